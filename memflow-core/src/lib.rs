@@ -1,0 +1,1 @@
+//! Machine introspection: physical memory, page-table translation, memory views and OS traits.
