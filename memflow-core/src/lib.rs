@@ -1,1 +1,30 @@
 //! Machine introspection: physical memory, page-table translation, memory views and OS traits.
+//!
+//! Data flows one way, and each folder knows only what stands before it:
+//!
+//! ```text
+//! address → memory → paging → view → os
+//! ```
+//!
+//! * [`memory`]: where bytes of physical memory come from, and how a batch of reads is asked for and answered;
+//! * [`paging`]: page tables, from a virtual address to a physical one and back;
+//! * [`view`]: reading and writing by address in any space, with typed reads and strings on top;
+//! * [`os`]: what an operating system layer offers: processes, modules, threads.
+//!
+//! Connectors (sources of physical memory) and OS layers are crates of their own.
+
+pub mod address;
+pub mod error;
+pub mod memory;
+pub mod os;
+pub mod paging;
+pub mod view;
+
+pub use dataview::Pod;
+
+pub use crate::{
+    address::{PageSize, PhysAddr, PhysRange, VirtAddr, VirtRange},
+    error::{Error, Reason, Result},
+    memory::PhysicalMemory,
+    view::{MemoryView, MemoryViewExt},
+};

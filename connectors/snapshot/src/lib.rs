@@ -1,0 +1,1 @@
+//! Connector for files that hold physical memory: raw images, LiME, ELF cores.

@@ -1,0 +1,168 @@
+//! The one place where bytes are copied that may change while they are copied.
+//!
+//! Owns: copies between foreign memory (a running guest's RAM, a file other processes write) and our buffers.
+//! Must not know: anything else.
+//! Keeps: no reference to foreign memory is ever formed; every access is volatile, or made by an instruction the compiler
+//! cannot see through, so that a change underneath yields old or new bytes and nothing worse. An aligned 8-byte piece is one load.
+
+use std::ptr;
+
+/// From this length on `rep movsb` is faster than a loop of 8-byte loads on current x86-64 processors.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const STRING_COPY_FROM: usize = 256;
+
+/// Copies `dst.len()` bytes from `src`.
+///
+/// # Safety
+/// `src..src + dst.len()` is readable for the whole call. It may be changed by others, but not through a reference of this process.
+#[inline]
+pub(super) unsafe fn load(src: *const u8, dst: &mut [u8]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if dst.len() >= STRING_COPY_FROM {
+        // SAFETY:
+        // - `src` is readable and `dst` writable for `dst.len()` bytes (contract; exclusive borrow);
+        // - the direction flag is clear on entry to every Rust function;
+        // - the copy is opaque to the compiler, so bytes that change meanwhile break no assumption of it.
+        unsafe {
+            std::arch::asm!("rep movsb", inout("rcx") dst.len() => _, inout("rsi") src => _, inout("rdi") dst.as_mut_ptr() => _,
+                options(nostack, preserves_flags));
+        }
+        return;
+    }
+    let head = src.align_offset(8).min(dst.len());
+    let (head_dst, rest) = dst.split_at_mut(head);
+    let (words, tail_dst) = rest.as_chunks_mut::<8>();
+    for (index, byte) in head_dst.iter_mut().enumerate() {
+        // SAFETY: `index` is below `dst.len()`, so the byte is readable (contract).
+        *byte = unsafe { src.wrapping_add(index).read_volatile() };
+    }
+    let aligned = src.wrapping_add(head);
+    let tail = aligned.wrapping_add(words.len().wrapping_mul(8));
+    for (index, word) in words.iter_mut().enumerate() {
+        let from = aligned.cast::<u64>().wrapping_add(index);
+        // SAFETY: the eight bytes lie inside the readable range (contract), and `from` is 8-byte aligned: `align_offset`
+        // returned fewer than 8, as `words` is not empty.
+        *word = unsafe { from.read_volatile() }.to_ne_bytes();
+    }
+    for (index, byte) in tail_dst.iter_mut().enumerate() {
+        // SAFETY: the tail follows the words inside the readable range (contract).
+        *byte = unsafe { tail.wrapping_add(index).read_volatile() };
+    }
+}
+
+/// Copies `src` to `dst`.
+///
+/// # Safety
+/// `dst..dst + src.len()` is writable for the whole call, and no reference of this process points into it.
+pub(super) unsafe fn store(dst: *mut u8, src: &[u8]) {
+    let head = dst.align_offset(8).min(src.len());
+    let (head_src, rest) = src.split_at(head);
+    let (words, tail_src) = rest.as_chunks::<8>();
+    for (index, byte) in head_src.iter().enumerate() {
+        // SAFETY: `index` is below `src.len()`, so the byte is writable (contract).
+        unsafe { dst.wrapping_add(index).write_volatile(*byte) };
+    }
+    let aligned = dst.wrapping_add(head);
+    let tail = aligned.wrapping_add(words.len().wrapping_mul(8));
+    for (index, word) in words.iter().enumerate() {
+        let to = aligned.cast::<u64>().wrapping_add(index);
+        // SAFETY: the eight bytes lie inside the writable range (contract) and `to` is 8-byte aligned (see `load`).
+        unsafe { to.write_volatile(u64::from_ne_bytes(*word)) };
+    }
+    for (index, byte) in tail_src.iter().enumerate() {
+        // SAFETY: the tail follows the words inside the writable range (contract).
+        unsafe { tail.wrapping_add(index).write_volatile(*byte) };
+    }
+}
+
+/// Loads eight bytes as a little-endian number, in one access when `src` is 8-byte aligned.
+///
+/// # Safety
+/// `src..src + 8` is readable for the whole call.
+#[inline]
+pub(super) unsafe fn load_u64(src: *const u8) -> u64 {
+    let word = src.cast::<u64>();
+    if word.is_aligned() {
+        // SAFETY: readable (contract) and aligned (just checked).
+        return u64::from_le(unsafe { word.read_volatile() });
+    }
+    let mut bytes = [0; 8];
+    // SAFETY: the contract of this function is the contract of `load`; the alternative is copied out, never referenced.
+    unsafe { ptr_load(src, &mut bytes) };
+    u64::from_le_bytes(bytes)
+}
+
+/// Loads four bytes as a little-endian number, in one access when `src` is 4-byte aligned.
+///
+/// # Safety
+/// `src..src + 4` is readable for the whole call.
+#[inline]
+pub(super) unsafe fn load_u32(src: *const u8) -> u32 {
+    let word = src.cast::<u32>();
+    if word.is_aligned() {
+        // SAFETY: readable (contract) and aligned (just checked).
+        return u32::from_le(unsafe { word.read_volatile() });
+    }
+    let mut bytes = [0; 4];
+    // SAFETY: the contract of this function is the contract of `load`.
+    unsafe { ptr_load(src, &mut bytes) };
+    u32::from_le_bytes(bytes)
+}
+
+/// The out-of-line path of the two loads above.
+///
+/// # Safety
+/// As [`load`].
+#[cold]
+unsafe fn ptr_load(src: *const u8, dst: &mut [u8]) {
+    // SAFETY: same contract.
+    unsafe { load(src, dst) };
+}
+
+/// Copies bytes that nobody changes.
+///
+/// # Safety
+/// `src..src + dst.len()` is readable and unchanged for the whole call.
+#[inline]
+pub(super) unsafe fn load_frozen(src: *const u8, dst: &mut [u8]) {
+    // SAFETY: readable and unchanged (contract); `dst` is exclusively borrowed, so the two do not overlap.
+    unsafe { ptr::copy_nonoverlapping(src, dst.as_mut_ptr(), dst.len()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_and_alignment_is_copied_exactly() {
+        let source: Vec<u8> = (0..600u32).map(|value| (value * 7 + 3) as u8).collect();
+        for start in 0..9 {
+            for len in [0, 1, 2, 7, 8, 9, 15, 16, 17, 63, 64, 255, 256, 257, 511] {
+                let mut copy = vec![0xee; len + 2];
+                // SAFETY: `start + len` is below the length of `source`.
+                unsafe { load(source.as_ptr().wrapping_add(start), &mut copy[1..=len]) };
+                assert_eq!(&copy[1..=len], &source[start..start + len], "start {start} len {len}");
+                assert_eq!((copy[0], copy[len + 1]), (0xee, 0xee));
+                let mut target = vec![0xdd; 600];
+                // SAFETY: `start + len` is below the length of `target`, which nothing else refers to during the call.
+                unsafe { store(target.as_mut_ptr().wrapping_add(start), &source[start..start + len]) };
+                assert_eq!(&target[start..start + len], &source[start..start + len]);
+                assert!(target[..start].iter().chain(&target[start + len..]).all(|byte| *byte == 0xdd));
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_little_endian_at_any_alignment() {
+        let bytes: Vec<u8> = (1..=24).collect();
+        for start in 0..8 {
+            let at = bytes.as_ptr().wrapping_add(start);
+            let eight: [u8; 8] = bytes[start..start + 8].try_into().unwrap();
+            let four: [u8; 4] = bytes[start..start + 4].try_into().unwrap();
+            // SAFETY: 24 bytes, at most 7 + 8 of them are read.
+            assert_eq!(unsafe { load_u64(at) }, u64::from_le_bytes(eight));
+            // SAFETY: as above.
+            assert_eq!(unsafe { load_u32(at) }, u32::from_le_bytes(four));
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Physical memory of a target: the trait that connectors implement, and what they build on.
+//!
+//! Must not know: page tables, views, operating systems.
+
+mod direct_map;
+mod facts;
+mod live;
+mod op;
+mod physical;
+mod run_map;
+mod source;
+
+pub use self::{
+    direct_map::{Backing, DirectMap, DirectRegion, LoadError},
+    facts::{MachineKind, TargetFacts, VcpuRegisters, X86Registers},
+    op::{Outcome, PhysRead, PhysWrite, ReadOp, ViewRead, ViewWrite, WriteOp, finish_reads, finish_writes},
+    physical::{Liveness, Metadata, PhysicalMemory, PhysicalMemoryExt},
+    run_map::{Piece, Pieces, Run, RunMap},
+    source::{BufferMemory, FileMemory, MapMode, MappedMemory, SourceConfig},
+};

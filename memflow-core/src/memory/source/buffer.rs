@@ -1,0 +1,161 @@
+//! Physical memory in an owned buffer: what came out of a compressed file.
+//!
+//! Owns: the buffer. Must not know: formats.
+//! Keeps: runs lie inside the buffer (checked when it is made); the bytes never change.
+
+use std::sync::Arc;
+
+use super::{
+    super::{
+        Backing, DirectMap, DirectRegion, Liveness, Metadata, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts,
+        finish_reads, finish_writes,
+    },
+    SourceConfig,
+};
+use crate::error::{Error, Result};
+
+/// Frozen physical memory in a buffer of this process. Clones are not needed: one handle serves every thread.
+#[derive(Debug)]
+pub struct BufferMemory {
+    name: Arc<str>,
+    runs: Arc<RunMap>,
+    facts: TargetFacts,
+    map: DirectMap,
+}
+
+/// The buffer, never touched again except through the map's pointers.
+struct Bytes(#[expect(dead_code, reason = "keeps the bytes alive that the map points into")] Vec<u8>);
+
+// SAFETY: the heap block of a `Vec` that nobody changes stays where it is until the `Vec` is dropped with this backing.
+unsafe impl Backing for Bytes {
+    fn lost_from(&self) -> u64 {
+        u64::MAX
+    }
+}
+
+impl BufferMemory {
+    /// Physical memory whose runs lie in `bytes`.
+    ///
+    /// # Errors
+    /// [`Error::Range`] when a run reaches past the end of the buffer.
+    pub fn new(config: SourceConfig, mut bytes: Vec<u8>) -> Result<Self> {
+        let base = bytes.as_mut_ptr();
+        let mut regions = Vec::with_capacity(config.runs.runs().len());
+        for run in config.runs.runs() {
+            let end = run.offset.checked_add(run.range.len()).filter(|end| *end <= bytes.len() as u64);
+            let (Some(_), Ok(offset)) = (end, usize::try_from(run.offset)) else {
+                return Err(Error::Range { address: run.range.start().into(), len: run.range.len() });
+            };
+            regions.push(DirectRegion { range: run.range, ptr: base.wrapping_add(offset), offset: run.offset });
+        }
+        // SAFETY: every region lies in the buffer (just checked), which the backing owns; nothing writes to it, as the map is
+        // not writable and the buffer is not reachable in any other way.
+        let map = unsafe { DirectMap::new(regions, Liveness::Frozen, false, Arc::new(Bytes(bytes))) }?;
+        Ok(Self { name: config.name, runs: Arc::new(config.runs), facts: config.facts, map })
+    }
+}
+
+impl PhysicalMemory for BufferMemory {
+    fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
+        for op in &mut *ops {
+            self.map.read(op);
+        }
+        finish_reads(&self.name, ops)
+    }
+
+    fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
+        for op in &mut *ops {
+            self.map.write(op);
+        }
+        finish_writes(&self.name, ops)
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata {
+            name: self.name.clone(),
+            runs: self.runs.clone(),
+            liveness: Liveness::Frozen,
+            read_only: true,
+            ideal_batch: usize::MAX,
+        }
+    }
+
+    fn direct_map(&self) -> Option<&DirectMap> {
+        Some(&self.map)
+    }
+
+    fn facts(&self) -> &TargetFacts {
+        &self.facts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        address::{PhysAddr, PhysRange},
+        error::Reason,
+        memory::{Outcome, PhysicalMemoryExt, Run},
+    };
+
+    fn memory() -> BufferMemory {
+        let runs = RunMap::new([
+            Run { range: PhysRange::new(PhysAddr::new(0x1000), 0x10).unwrap(), offset: 0 },
+            Run { range: PhysRange::new(PhysAddr::new(0x1010), 0x10).unwrap(), offset: 0x20 },
+            Run { range: PhysRange::new(PhysAddr::new(0x2000), 0x10).unwrap(), offset: 0x10 },
+        ])
+        .unwrap();
+        let config = SourceConfig { name: "test".into(), runs, facts: TargetFacts::default() };
+        BufferMemory::new(config, (0..0x30).collect()).unwrap()
+    }
+
+    #[test]
+    fn read_across_adjacent_runs_is_whole() {
+        let mut buf = [0; 4];
+        memory().read_into(PhysAddr::new(0x100e), &mut buf).unwrap();
+        assert_eq!(buf, [0xe, 0xf, 0x20, 0x21]);
+    }
+
+    #[test]
+    fn gap_is_not_zero_and_what_surrounds_it_arrives() {
+        let memory = memory();
+        let mut buf = [0xaa; 0x1000];
+        let mut ops = [PhysRead::new(PhysAddr::new(0x1018), &mut buf)];
+        assert!(memory.read_batch(&mut ops).unwrap_err().is_not_in_image());
+        assert_eq!(
+            ops[0].outcome,
+            Outcome::Failed { offset: 8, reason: Reason::NotInImage { phys: PhysAddr::new(0x1020) } }
+        );
+        assert_eq!(buf[..8], [0x28, 0x29, 0x2a, 0x2b, 0x2c, 0x2d, 0x2e, 0x2f]);
+        assert_eq!(buf[8], 0xaa);
+        assert_eq!(buf[0xfe8..0xfea], [0x10, 0x11]);
+        assert_eq!(buf[0xff7..0xff9], [0x1f, 0xaa]);
+    }
+
+    #[test]
+    fn last_address_and_zero_length_are_ordinary() {
+        let memory = memory();
+        memory.read_into(PhysAddr::new(0x1000), &mut []).unwrap();
+        memory.read_into(PhysAddr::new(0xdead_0000), &mut []).unwrap();
+        let mut buf = [0; 16];
+        let error = memory.read_into(PhysAddr::new(u64::MAX - 7), &mut buf).unwrap_err();
+        assert!(error.is_not_in_image(), "{error}");
+    }
+
+    #[test]
+    fn frozen_memory_lends_slices_and_refuses_writes() {
+        let memory = memory();
+        let map = memory.direct_map().unwrap();
+        assert_eq!(map.slice(PhysRange::new(PhysAddr::new(0x2000), 2).unwrap()), Some(&[0x10, 0x11][..]));
+        assert_eq!(map.slice(PhysRange::new(PhysAddr::new(0x200f), 2).unwrap()), None);
+        assert_eq!(map.load_u32(PhysAddr::new(0x2004)), Ok(0x1716_1514));
+        let error = memory.write_batch(&mut [PhysWrite::new(PhysAddr::new(0x1000), &[1])]).unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::ReadOnly));
+    }
+
+    #[test]
+    fn run_past_the_end_is_refused() {
+        let config = SourceConfig { name: "test".into(), runs: RunMap::flat(2), facts: TargetFacts::default() };
+        assert!(matches!(BufferMemory::new(config, vec![0]), Err(Error::Range { .. })));
+    }
+}

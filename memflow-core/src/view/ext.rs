@@ -1,0 +1,197 @@
+//! What users call on a view: typed reads, buffers, strings, partial reads.
+//!
+//! Owns: [`MemoryViewExt`], one blanket implementation over every [`MemoryView`].
+//! Must not know: translation. Keeps: every length is capped by what could be read; a string ends at its terminator.
+
+use dataview::Pod;
+
+use super::MemoryView;
+use crate::{
+    address::{PageSize, VirtAddr, VirtRange},
+    error::{Error, Reason, Result},
+    memory::{Outcome, ViewRead, ViewWrite},
+};
+
+/// Long reads are made in steps of this many bytes, so that a hostile length fails before it is allocated.
+const STEP: usize = 1 << 20;
+
+/// Addresses that could not be read, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gap {
+    /// The addresses.
+    pub range: VirtRange,
+    /// Why the first of them could not be read.
+    pub reason: Reason,
+}
+
+/// What [`MemoryViewExt::read_partial`] could and could not read.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[must_use = "bytes in gaps were not read"]
+pub struct PartialRead {
+    /// What is missing, in order, as few ranges as possible.
+    pub gaps: Vec<Gap>,
+}
+
+impl PartialRead {
+    /// True when every byte arrived.
+    pub fn is_complete(&self) -> bool {
+        self.gaps.is_empty()
+    }
+
+    /// Bytes that are missing.
+    pub fn missing(&self) -> u64 {
+        self.gaps.iter().fold(0, |sum: u64, gap| sum.saturating_add(gap.range.len()))
+    }
+}
+
+/// Conveniences over [`MemoryView`].
+pub trait MemoryViewExt: MemoryView {
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// [`Error::Access`] unless every byte arrived.
+    fn read<T: Pod>(&self, addr: VirtAddr) -> Result<T> {
+        let mut value = dataview::zeroed::<T>();
+        self.read_batch(&mut [ViewRead::new(addr, dataview::bytes_mut(&mut value))])?;
+        Ok(value)
+    }
+
+    /// Fills `buf` from `addr`.
+    ///
+    /// # Errors
+    /// [`Error::Access`] unless every byte arrived.
+    fn read_into(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<()> {
+        self.read_batch(&mut [ViewRead::new(addr, buf)])
+    }
+
+    /// Reads `len` bytes. Memory is allocated as bytes arrive, so a hostile length costs nothing.
+    ///
+    /// # Errors
+    /// [`Error::Access`] unless every byte arrived.
+    fn read_bytes(&self, addr: VirtAddr, len: u64) -> Result<Vec<u8>> {
+        let range = VirtRange::new(addr, len).ok_or(Error::Range { address: addr.into(), len })?;
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < range.len() {
+            let done = bytes.len();
+            let step = range.len().saturating_sub(done as u64).min(STEP as u64) as usize;
+            bytes.resize(done.saturating_add(step), 0);
+            self.read_into(addr.wrapping_add(done as u64), bytes.get_mut(done..).unwrap_or_default())?;
+        }
+        Ok(bytes)
+    }
+
+    /// Reads what can be read of `buf.len()` bytes at `addr` and says what could not, page by page. Bytes in gaps are left as they were.
+    ///
+    /// # Errors
+    /// Only when the range leaves the address space; what cannot be read is in the result.
+    fn read_partial(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<PartialRead> {
+        let len = buf.len() as u64;
+        VirtRange::new(addr, len).ok_or(Error::Range { address: addr.into(), len })?;
+        // 4 KiB is the smallest page of every supported architecture: within one, either all bytes are mapped or none.
+        let to_edge = PageSize::KIB_4.bytes().saturating_sub(addr.page_offset(PageSize::KIB_4)) as usize;
+        let (first, rest) = buf.split_at_mut(to_edge.min(buf.len()));
+        let mut at = addr;
+        let mut ops = Vec::with_capacity((len / PageSize::KIB_4.bytes()).saturating_add(2) as usize);
+        for page in std::iter::once(first).chain(rest.chunks_mut(PageSize::KIB_4.bytes() as usize)) {
+            let step = page.len() as u64;
+            ops.push(ViewRead::new(at, page));
+            at = at.wrapping_add(step);
+        }
+        // Failures are in the outcomes, and the fold below reports them.
+        let unanswered = match self.read_batch(&mut ops) {
+            Err(error @ Error::Unanswered { .. }) => return Err(error),
+            other => other.err(),
+        };
+        let mut gaps: Vec<Gap> = Vec::new();
+        for op in &ops {
+            let (offset, reason) = match (op.outcome, &unanswered) {
+                (Outcome::Done, _) => continue,
+                (Outcome::Failed { offset, reason }, _) => (offset, reason),
+                (Outcome::NotAttempted, _) => {
+                    return Err(unanswered.unwrap_or(Error::Unanswered { who: "view".to_owned(), index: 0 }));
+                }
+            };
+            let rest = (op.buf.len() as u64).saturating_sub(offset);
+            let Some(range) = VirtRange::new(op.addr.wrapping_add(offset), rest) else { continue };
+            match gaps.last_mut() {
+                Some(last) if last.range.end() == Some(range.start()) && same_kind(last.reason, reason) => {
+                    last.range = VirtRange::new(last.range.start(), last.range.len().saturating_add(range.len()))
+                        .unwrap_or(last.range);
+                }
+                _ => gaps.push(Gap { range, reason }),
+            }
+        }
+        Ok(PartialRead { gaps })
+    }
+
+    /// Reads a pointer of the view's size.
+    ///
+    /// # Errors
+    /// [`Error::Access`] unless every byte arrived.
+    fn read_pointer(&self, addr: VirtAddr) -> Result<VirtAddr> {
+        match self.metadata().pointer_size {
+            4 => self.read::<u32>(addr).map(|value| VirtAddr::new(u32::from_le(value).into())),
+            _ => self.read::<u64>(addr).map(|value| VirtAddr::new(u64::from_le(value))),
+        }
+    }
+
+    /// Reads up to and without the first zero byte, at most `max` bytes; a string without terminator in `max` bytes is cut there.
+    ///
+    /// Pages past the terminator are not touched.
+    ///
+    /// # Errors
+    /// [`Error::Access`] when a page before the terminator cannot be read.
+    fn read_c_string(&self, addr: VirtAddr, max: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut at = addr;
+        while bytes.len() < max {
+            let to_edge = PageSize::KIB_4.bytes().saturating_sub(at.page_offset(PageSize::KIB_4)) as usize;
+            // Most strings are short: a first small step saves copying a page for them.
+            let step = to_edge.min(max.saturating_sub(bytes.len())).min(if bytes.is_empty() { 64 } else { usize::MAX });
+            let done = bytes.len();
+            bytes.resize(done.saturating_add(step), 0);
+            self.read_into(at, bytes.get_mut(done..).unwrap_or_default())?;
+            let new = bytes.get(done..).unwrap_or_default();
+            if let Some(end) = new.iter().position(|byte| *byte == 0) {
+                bytes.truncate(done.saturating_add(end));
+                break;
+            }
+            at = at.checked_add(step as u64).ok_or(Error::Range { address: addr.into(), len: max as u64 })?;
+        }
+        Ok(bytes)
+    }
+
+    /// As [`read_c_string`](Self::read_c_string), as text; bytes that are not UTF-8 become replacement characters.
+    ///
+    /// # Errors
+    /// As [`read_c_string`](Self::read_c_string).
+    fn read_utf8_lossy(&self, addr: VirtAddr, max: usize) -> Result<String> {
+        self.read_c_string(addr, max).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Writes a value.
+    ///
+    /// # Errors
+    /// [`Error::Access`] unless every byte was written.
+    fn write<T: Pod>(&self, addr: VirtAddr, value: &T) -> Result<()> {
+        self.write_from(addr, dataview::bytes(value))
+    }
+
+    /// Writes `bytes` to `addr`.
+    ///
+    /// # Errors
+    /// [`Error::Access`] unless every byte was written.
+    fn write_from(&self, addr: VirtAddr, bytes: &[u8]) -> Result<()> {
+        self.write_batch(&mut [ViewWrite::new(addr, bytes)])
+    }
+}
+
+impl<V: MemoryView + ?Sized> MemoryViewExt for V {}
+
+/// True when two gaps can be told as one: the same reason, whatever the addresses in it.
+fn same_kind(a: Reason, b: Reason) -> bool {
+    match (a, b) {
+        (Reason::NotMapped(a), Reason::NotMapped(b)) => a.cause == b.cause && a.level == b.level,
+        _ => std::mem::discriminant(&a) == std::mem::discriminant(&b),
+    }
+}

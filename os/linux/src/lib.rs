@@ -1,0 +1,1 @@
+//! OS layer for Linux: processes, modules and symbols without a profile.
