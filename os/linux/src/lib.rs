@@ -1,1 +1,14 @@
 //! OS layer for Linux: processes, modules and symbols without a profile.
+
+mod bytes;
+mod find;
+mod kernel;
+mod symbols;
+mod types;
+mod vmcoreinfo;
+
+pub use crate::{
+    kernel::{Kernel, LinuxOptions},
+    symbols::{Symbols, module_symbols},
+    types::{Field, Types},
+};
