@@ -3,6 +3,7 @@
 mod bytes;
 mod find;
 mod kernel;
+mod log;
 mod symbols;
 mod types;
 mod vmcoreinfo;
