@@ -1,0 +1,183 @@
+//! A found kernel: its memory, types, symbols and identity. What everything else of this crate stands on.
+//!
+//! Owns: the order of finding (page tables, symbols, types, names) and what is kept of it.
+//! Must not know: tasks, modules, files; how each step searches.
+//! Keeps: a step that fails says which step it was and what was looked for; nothing is guessed.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use memflow_core::{
+    Error, MemoryViewExt, Result, VirtAddr,
+    error::ResultExt,
+    memory::PhysicalMemory,
+    os::{KernelInfo, Listing, LogRecord},
+    paging::AddressSpace,
+    view::SpaceView,
+};
+
+use crate::{
+    find::{self, Found},
+    log,
+    symbols::Symbols,
+    types::{self, Types},
+};
+
+/// Largest BTF section taken; a kernel with every option has about 8 MiB.
+const MAX_BTF: u64 = 64 << 20;
+/// Longest banner taken.
+const MAX_BANNER: usize = 1024;
+
+/// How a kernel is looked for.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct LinuxOptions {
+    /// Value of the page-table root register (CR3) to start from, instead of what the target or its memory says.
+    pub kernel_root: Option<u64>,
+}
+
+/// A Linux kernel found in physical memory.
+pub struct Kernel {
+    /// The target's memory.
+    pub memory: Arc<dyn PhysicalMemory>,
+    /// The kernel's address space.
+    pub view: SpaceView,
+    /// The kernel's types.
+    pub types: Types,
+    /// The kernel's symbols.
+    pub symbols: Symbols,
+    /// The kernel's identity, and how it was found.
+    pub info: KernelInfo,
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel").field("info", &self.info).field("view", &self.view).finish_non_exhaustive()
+    }
+}
+
+impl Kernel {
+    /// Finds the kernel in `memory`.
+    ///
+    /// # Errors
+    /// [`Error::NotRecognised`] that lists each thing that was looked for and what became of it; otherwise the step that failed.
+    pub fn open(memory: Arc<dyn PhysicalMemory>, options: &LinuxOptions) -> Result<Self> {
+        let _ = options;
+        let mut evidence = Vec::new();
+        let Some(found) = find::find_note(&memory, &mut evidence) else {
+            return Err(Error::NotRecognised { what: "Linux kernel", looked_for: evidence.join("; ") });
+        };
+        let Found { space, note, known, .. } = &found;
+        let view = SpaceView::new(memory.clone(), *space);
+        let symbols = note
+            .as_ref()
+            .and_then(|note| Symbols::from_vmcoreinfo(&view, note, known))
+            .unwrap_or_else(|| Err(Error::NotFound { what: "key of VMCOREINFO", name: "kallsyms_names".to_owned() }))
+            .context(|| "kernel symbols (kallsyms)".into())?;
+        evidence.push(format!("kallsyms: {} symbols, {:?} values", symbols.len(), symbols.encoding()));
+        let types = read_types(&view, &symbols).context(|| "kernel types (BTF)".into())?;
+        let info = identify(&view, &symbols, &types, &found, evidence)?;
+        Ok(Self { memory, view, types, symbols, info })
+    }
+
+    /// The address space of an `mm_struct`, by its page-table root `pgd`, an address in the kernel's direct map.
+    ///
+    /// # Errors
+    /// [`Error::Access`] when the kernel does not map `pgd`.
+    pub fn space_of_pgd(&self, pgd: VirtAddr) -> Result<AddressSpace> {
+        let space = self.view.space();
+        let root = space.translate(&*self.memory, pgd).map_err(|reason| Error::Access {
+            kind: memflow_core::error::AccessKind::Read,
+            address: pgd.into(),
+            len: 8,
+            reason,
+        })?;
+        Ok(AddressSpace::new(space.architecture(), root.phys.as_u64()))
+    }
+
+    /// The number, flag or pointer in a member of the structure at `address`, zero-extended.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the kernel's types do not have the member, [`Error::Access`] when it cannot be read.
+    pub fn number(&self, address: VirtAddr, structure: &str, path: &str) -> Result<u64> {
+        let field = self.types.field(structure, path)?;
+        let mut bytes = [0; 8];
+        let len = bytes.len().min(field.size as usize);
+        self.view.read_into(address.wrapping_add(field.offset), bytes.get_mut(..len).unwrap_or_default())?;
+        let value = u64::from_le_bytes(bytes);
+        Ok(match field.bits {
+            Some((first, width)) => (value >> first) & 1u64.checked_shl(width.into()).unwrap_or(0).wrapping_sub(1),
+            None => value,
+        })
+    }
+
+    /// The records of the kernel's log, oldest first.
+    ///
+    /// # Errors
+    /// When the log cannot be found or read; records that make no sense are in the problems.
+    pub fn log(&self) -> Result<Listing<LogRecord>> {
+        log::read_log(self).context(|| "kernel log".into())
+    }
+
+    /// The time at which the system was booted, since the start of 1970 (UTC), by its own clock.
+    ///
+    /// # Errors
+    /// When the clock's records cannot be found or make no sense.
+    pub fn boot_time(&self) -> Result<Duration> {
+        // Linux `kernel/time/timekeeping.c`: `tk_core` until v6.16, then the first of `timekeeper_data`; a `tk_data` since v6.13,
+        // before an unnamed structure of a sequence counter (8 bytes) and the timekeeper.
+        let core = match self.symbols.address_of("tk_core") {
+            Some(core) => core,
+            None => self.symbols.require("timekeeper_data")?,
+        };
+        let offset = self.types.find_field("tk_data", "timekeeper").map_or(8, |field| field.offset);
+        let timekeeper = core.wrapping_add(offset);
+        let real = self.number(timekeeper, "timekeeper", "offs_real")?;
+        let boot = self.number(timekeeper, "timekeeper", "offs_boot")?;
+        // Both are signed; real time before 1970 or before the boot is no time of any real machine.
+        let nanoseconds = real.cast_signed().checked_sub(boot.cast_signed()).and_then(|time| u64::try_from(time).ok());
+        nanoseconds.map(Duration::from_nanos).ok_or_else(|| Error::Corrupt {
+            what: "timekeeper",
+            address: timekeeper.into(),
+            expected: "an offset of real time above that of boot time".into(),
+            found: format!("{real:#x} and {boot:#x}").into(),
+        })
+    }
+}
+
+/// Reads the BTF section through its symbols.
+fn read_types(view: &SpaceView, symbols: &Symbols) -> Result<Types> {
+    let start = symbols.require("__start_BTF")?;
+    let stop = symbols.require("__stop_BTF")?;
+    let len = stop.offset_from(start).filter(|len| *len >= types::HEADER_LEN && *len <= MAX_BTF).ok_or_else(|| {
+        Error::Corrupt {
+            what: "__stop_BTF",
+            address: stop.into(),
+            expected: format!("an address after __start_BTF ({start})").into(),
+            found: stop.to_string().into(),
+        }
+    })?;
+    Types::parse(view.read_bytes(start, len)?)
+}
+
+/// The kernel's names.
+fn identify(
+    view: &SpaceView,
+    symbols: &Symbols,
+    types: &Types,
+    found: &Found,
+    evidence: Vec<String>,
+) -> Result<KernelInfo> {
+    let uts = symbols.require("init_uts_ns")?;
+    let text = |path: &str| -> Result<String> {
+        let field = types.field("uts_namespace", path)?;
+        view.read_utf8_lossy(uts.wrapping_add(field.offset), field.size as usize)
+    };
+    let release = text("name.release")?;
+    let banner = view.read_utf8_lossy(symbols.require("linux_banner")?, MAX_BANNER)?;
+    let base = symbols.address_of("_text").map_or_else(|| symbols.require("_stext"), Ok)?;
+    let mut info = KernelInfo::new("Linux", release, banner.trim_end(), found.space.architecture().name, base);
+    info.hostname = Some(text("name.nodename")?).filter(|name| !name.is_empty() && name != "(none)");
+    info.build_id = found.note.as_ref().and_then(|note| note.build_id()).map(str::to_owned);
+    info.evidence = evidence;
+    Ok(info)
+}

@@ -1,0 +1,13 @@
+//! The kernel's symbols: its own table (kallsyms) and those of its modules.
+//!
+//! Must not know: types beyond the fields of `struct module`, tasks.
+
+mod kallsyms;
+mod locate;
+mod module;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::locate::Known;
+pub use self::{module::module_symbols, table::Symbols};

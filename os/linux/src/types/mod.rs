@@ -1,0 +1,11 @@
+//! The kernel's own type information (BTF): where a member of a structure lies and how large it is.
+//!
+//! Must not know: memory, symbols, which structures the OS layer is interested in.
+
+mod btf;
+mod layout;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::btf::{HEADER_LEN, MAGIC, declared_len};
+pub use self::layout::{Field, Types};
