@@ -3,12 +3,18 @@
 mod bytes;
 mod find;
 mod kernel;
+mod list;
+mod os;
+mod record;
 mod symbols;
+mod task;
 mod types;
 mod vmcoreinfo;
+mod worker;
 
 pub use crate::{
     kernel::{Kernel, LinuxOptions},
+    os::LinuxOs,
     symbols::{Symbols, module_symbols},
     types::{Field, Types},
 };
