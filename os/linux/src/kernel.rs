@@ -4,15 +4,20 @@
 //! Must not know: tasks, modules, files; how each step searches.
 //! Keeps: a step that fails says which step it was and what was looked for; nothing is guessed.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use memflow_core::{
-    Error, MemoryViewExt, Result, VirtAddr, error::ResultExt, memory::PhysicalMemory, os::KernelInfo,
-    paging::AddressSpace, view::SpaceView,
+    Error, MemoryViewExt, Result, VirtAddr,
+    error::ResultExt,
+    memory::PhysicalMemory,
+    os::{KernelInfo, Listing, LogRecord},
+    paging::AddressSpace,
+    view::SpaceView,
 };
 
 use crate::{
     find::{self, Found},
+    log,
     symbols::Symbols,
     types::{self, Types},
 };
@@ -87,6 +92,55 @@ impl Kernel {
             reason,
         })?;
         Ok(AddressSpace::new(space.architecture(), root.phys.as_u64()))
+    }
+
+    /// The number, flag or pointer in a member of the structure at `address`, zero-extended.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the kernel's types do not have the member, [`Error::Access`] when it cannot be read.
+    pub fn number(&self, address: VirtAddr, structure: &str, path: &str) -> Result<u64> {
+        let field = self.types.field(structure, path)?;
+        let mut bytes = [0; 8];
+        let len = bytes.len().min(field.size as usize);
+        self.view.read_into(address.wrapping_add(field.offset), bytes.get_mut(..len).unwrap_or_default())?;
+        let value = u64::from_le_bytes(bytes);
+        Ok(match field.bits {
+            Some((first, width)) => (value >> first) & 1u64.checked_shl(width.into()).unwrap_or(0).wrapping_sub(1),
+            None => value,
+        })
+    }
+
+    /// The records of the kernel's log, oldest first.
+    ///
+    /// # Errors
+    /// When the log cannot be found or read; records that make no sense are in the problems.
+    pub fn log(&self) -> Result<Listing<LogRecord>> {
+        log::read_log(self).context(|| "kernel log".into())
+    }
+
+    /// The time at which the system was booted, since the start of 1970 (UTC), by its own clock.
+    ///
+    /// # Errors
+    /// When the clock's records cannot be found or make no sense.
+    pub fn boot_time(&self) -> Result<Duration> {
+        // Linux `kernel/time/timekeeping.c`: `tk_core` until v6.16, then the first of `timekeeper_data`; a `tk_data` since v6.13,
+        // before an unnamed structure of a sequence counter (8 bytes) and the timekeeper.
+        let core = match self.symbols.address_of("tk_core") {
+            Some(core) => core,
+            None => self.symbols.require("timekeeper_data")?,
+        };
+        let offset = self.types.find_field("tk_data", "timekeeper").map_or(8, |field| field.offset);
+        let timekeeper = core.wrapping_add(offset);
+        let real = self.number(timekeeper, "timekeeper", "offs_real")?;
+        let boot = self.number(timekeeper, "timekeeper", "offs_boot")?;
+        // Both are signed; real time before 1970 or before the boot is no time of any real machine.
+        let nanoseconds = real.cast_signed().checked_sub(boot.cast_signed()).and_then(|time| u64::try_from(time).ok());
+        nanoseconds.map(Duration::from_nanos).ok_or_else(|| Error::Corrupt {
+            what: "timekeeper",
+            address: timekeeper.into(),
+            expected: "an offset of real time above that of boot time".into(),
+            found: format!("{real:#x} and {boot:#x}").into(),
+        })
     }
 }
 

@@ -4,6 +4,7 @@ mod bytes;
 mod find;
 mod kernel;
 mod list;
+mod log;
 mod os;
 mod record;
 mod symbols;

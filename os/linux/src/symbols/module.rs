@@ -22,13 +22,13 @@ pub fn module_symbols(kernel: &Kernel, module: VirtAddr) -> Result<Vec<SymbolInf
     let (types, view) = (&kernel.types, &kernel.view);
     let name_field = types.field("module", "name")?;
     let name = view.read_utf8_lossy(module.wrapping_add(name_field.offset), name_field.size as usize)?;
-    let pointer = VirtAddr::new(read_number(kernel, module, "module", "kallsyms")?);
+    let pointer = VirtAddr::new(kernel.number(module, "module", "kallsyms")?);
     if pointer.is_null() {
         return Ok(Vec::new());
     }
-    let symtab = VirtAddr::new(read_number(kernel, pointer, "mod_kallsyms", "symtab")?);
-    let strtab = VirtAddr::new(read_number(kernel, pointer, "mod_kallsyms", "strtab")?);
-    let count = read_number(kernel, pointer, "mod_kallsyms", "num_symtab")?;
+    let symtab = VirtAddr::new(kernel.number(pointer, "mod_kallsyms", "symtab")?);
+    let strtab = VirtAddr::new(kernel.number(pointer, "mod_kallsyms", "strtab")?);
+    let count = kernel.number(pointer, "mod_kallsyms", "num_symtab")?;
     if count > u64::from(MAX_SYMBOLS) {
         return Err(memflow_core::Error::Limit {
             what: "symbol table of a module",
@@ -40,7 +40,7 @@ pub fn module_symbols(kernel: &Kernel, module: VirtAddr) -> Result<Vec<SymbolInf
     let records = Bytes(&records);
     let letters = match types.find_field("mod_kallsyms", "typetab") {
         Some(_) => {
-            let typetab = VirtAddr::new(read_number(kernel, pointer, "mod_kallsyms", "typetab")?);
+            let typetab = VirtAddr::new(kernel.number(pointer, "mod_kallsyms", "typetab")?);
             Some(view.read_bytes(typetab, count)?)
         }
         None => None,
@@ -49,7 +49,7 @@ pub fn module_symbols(kernel: &Kernel, module: VirtAddr) -> Result<Vec<SymbolInf
     let mut strings = vec![0; (u64::from(longest).min(MAX_STRINGS) + MAX_NAME) as usize];
     // The length of the table is not stored: what lies past its end may not be mapped, and the terminator check below tells.
     let _ = view.read_partial(strtab, &mut strings)?;
-    let exported = exported_values(kernel, module)?;
+    let exported = exported(kernel, module)?;
     let mut symbols = Vec::with_capacity(count as usize);
     for index in 0..count {
         let at = index * SYMBOL_LEN;
@@ -61,7 +61,7 @@ pub fn module_symbols(kernel: &Kernel, module: VirtAddr) -> Result<Vec<SymbolInf
             None => records.u8(at + 4).filter(u8::is_ascii_graphic).or_else(|| records.u8(at + 16)),
         };
         let letter = char::from(letter.unwrap_or(b'?'));
-        let kind = if exported.binary_search(&value).is_ok() {
+        let kind = if exported.binary_search_by(|(at, name)| (*at, name.as_slice()).cmp(&(value, text))).is_ok() {
             letter.to_ascii_uppercase()
         } else {
             letter.to_ascii_lowercase()
@@ -76,39 +76,31 @@ pub fn module_symbols(kernel: &Kernel, module: VirtAddr) -> Result<Vec<SymbolInf
     Ok(symbols)
 }
 
-/// Addresses of what the module exports, sorted: `/proc/kallsyms` prints those in upper case.
-fn exported_values(kernel: &Kernel, module: VirtAddr) -> Result<Vec<u64>> {
-    let mut values = Vec::new();
-    let size = kernel.types.size_of("kernel_symbol")?;
-    let relative = kernel.types.find_field("kernel_symbol", "value_offset").is_some();
-    for (table, count) in [("syms", "num_syms"), ("gpl_syms", "num_gpl_syms")] {
-        if kernel.types.find_field("module", table).is_none() {
-            continue;
-        }
-        let count = read_number(kernel, module, "module", count)?.min(MAX_SYMBOLS.into());
-        let table = VirtAddr::new(read_number(kernel, module, "module", table)?);
-        let bytes = kernel.view.read_bytes(table, count * size)?;
-        let bytes = Bytes(&bytes);
-        for index in 0..count {
-            let at = index * size;
-            values.extend(if relative {
-                bytes
-                    .i32(at)
-                    .map(|offset| table.wrapping_add(at).wrapping_add(i64::from(offset).cast_unsigned()).as_u64())
-            } else {
-                bytes.u64(at)
-            });
+/// Address and name of what the module exports to all, sorted: `/proc/kallsyms` prints those in upper case (and what is exported to
+/// modules of a compatible licence only in lower case).
+fn exported(kernel: &Kernel, module: VirtAddr) -> Result<Vec<(u64, Vec<u8>)>> {
+    let types = &kernel.types;
+    let size = types.size_of("kernel_symbol")?;
+    let count = kernel.number(module, "module", "num_syms")?.min(MAX_SYMBOLS.into());
+    let table = VirtAddr::new(kernel.number(module, "module", "syms")?);
+    let bytes = kernel.view.read_bytes(table, count * size)?;
+    let bytes = Bytes(&bytes);
+    // Relative to their own place since v4.19 where the architecture can (`CONFIG_HAVE_ARCH_PREL32_RELOCATIONS`).
+    let relative = types.find_field("kernel_symbol", "value_offset");
+    let (value, name) = match relative {
+        Some(value) => (value.offset, types.field("kernel_symbol", "name_offset")?.offset),
+        None => (types.field("kernel_symbol", "value")?.offset, types.field("kernel_symbol", "name")?.offset),
+    };
+    let target = |at: u64| match relative {
+        Some(_) => bytes.i32(at).map(|offset| table.wrapping_add(at).wrapping_add(i64::from(offset).cast_unsigned())),
+        None => bytes.u64(at).map(VirtAddr::new),
+    };
+    let mut exported = Vec::with_capacity(count as usize);
+    for at in (0..count).map(|index| index * size) {
+        if let (Some(value), Some(name)) = (target(at + value), target(at + name)) {
+            exported.push((value.as_u64(), kernel.view.read_c_string(name, MAX_NAME as usize)?));
         }
     }
-    values.sort_unstable();
-    Ok(values)
-}
-
-/// The number or pointer in a member.
-fn read_number(kernel: &Kernel, address: VirtAddr, structure: &str, field: &str) -> Result<u64> {
-    let field = kernel.types.field(structure, field)?;
-    let mut bytes = [0; 8];
-    let len = bytes.len().min(field.size as usize);
-    kernel.view.read_into(address.wrapping_add(field.offset), bytes.get_mut(..len).unwrap_or_default())?;
-    Ok(u64::from_le_bytes(bytes))
+    exported.sort_unstable();
+    Ok(exported)
 }
