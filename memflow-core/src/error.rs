@@ -252,6 +252,16 @@ pub enum Error {
         /// The name that was asked for.
         name: String,
     },
+    /// An option or argument is not what it must be.
+    #[error("{what}: expected {expected}, found `{found}`")]
+    Argument {
+        /// The option or argument.
+        what: &'static str,
+        /// What belongs there.
+        expected: Cow<'static, str>,
+        /// What was given.
+        found: String,
+    },
     /// A structure in the target contradicts itself.
     #[error("{what} at {address}: expected {expected}, found {found}")]
     Corrupt {

@@ -3,6 +3,8 @@
 //! One table: name, function, one line of help. CI calls tasks, never raw commands.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks on its streams")]
 
+mod guests;
+
 use std::process::ExitCode;
 
 /// One task: its name on the command line, its line of help, and what it does.
@@ -13,7 +15,10 @@ struct Task {
 }
 
 /// Every task, in the order of the help.
-const TASKS: &[Task] = &[];
+const TASKS: &[Task] = &[
+    Task { name: "guests", help: "prepare real guests for tests; --list shows them", run: guests::guests },
+    Task { name: "demo", help: "make the committed demo snapshot anew", run: guests::demo },
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

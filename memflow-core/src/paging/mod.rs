@@ -1,12 +1,41 @@
 //! Page tables: from a virtual address to a physical one, and back.
 //!
+//! | what | where |
+//! |---|---|
+//! | one address, or a batch | [`AddressSpace::translate`], [`AddressSpace::translate_batch`] |
+//! | everything that is mapped, as runs | [`AddressSpace::map`] |
+//! | who maps a physical address | [`AddressSpace::phys_to_virt`] |
+//! | a paging mode from control registers | [`x86::from_registers`] |
+//! | a paging mode of one's own | a `static` [`Architecture`] |
+//! | entries that only an operating system understands | [`SoftFaults`] |
+//!
 //! Must not know: views, operating systems, plugins.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 mod arch;
+mod batch;
+mod entry;
+mod map;
+mod mapped;
+mod pieces;
+mod soft_fault;
 mod space;
 mod walk;
 
 pub use self::{
-    arch::{Architecture, Level, x86},
-    space::{AddressSpace, MappedRun, PageFlags, TranslateOp, Translation},
+    arch::{Architecture, BitTest, EntryFormat, EntrySize, Level, MovedBits, PageState, x86},
+    map::{MapBudget, MapHole, MapSummary, MappedRun, PhysMappings},
+    soft_fault::{SoftFault, SoftFaultAnswer, SoftFaults},
+    space::{AddressSpace, PageFlags, TranslateOp, Translation},
+};
+pub(crate) use self::{
+    pieces::{Merge, Piece},
+    walk::Walked,
 };

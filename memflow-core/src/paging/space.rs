@@ -1,11 +1,25 @@
-//! An address space: an architecture and a root.
+//! An address space: an architecture, a root, and what the operating system adds.
+//!
+//! Owns: the public face of translation, and the choice between tables in place and tables that are called for.
+//! Must not know: bits of an entry, buffers, operating systems.
+//! Keeps: the only place that checks which addresses the mode translates; every address of a batch gets an answer.
+
+use std::{fmt, ptr, sync::Arc};
 
 use bitflags::bitflags;
 
-use super::{arch::Architecture, walk};
+use super::{
+    arch::Architecture,
+    batch,
+    entry::{Halt, Node},
+    mapped,
+    pieces::{self, Piece},
+    soft_fault::{self, SoftFaults},
+    walk::{Called, Walked, walk},
+};
 use crate::{
-    address::{PageSize, PhysAddr, VirtAddr, VirtRange},
-    error::{Reason, Result},
+    address::{PageSize, PhysAddr, VirtAddr},
+    error::Reason,
     memory::PhysicalMemory,
 };
 
@@ -50,30 +64,71 @@ pub struct TranslateOp {
     pub outcome: Option<Result<Translation, Reason>>,
 }
 
-/// Consecutive virtual memory that is mapped to consecutive physical memory with the same rights.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MappedRun {
-    /// The virtual addresses.
-    pub virt: VirtRange,
-    /// The physical address of the first.
-    pub phys: PhysAddr,
-    /// The size of the pages.
-    pub page: PageSize,
-    /// Rights and state, the same for the whole run.
-    pub flags: PageFlags,
+impl TranslateOp {
+    /// A translation that nobody has tried yet.
+    pub fn new(addr: VirtAddr) -> Self {
+        Self { addr, outcome: None }
+    }
 }
 
-/// An address space: a paging mode and the root of its tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An address space: a paging mode, the root of its tables, and possibly an operating system that knows more.
+///
+/// ```
+/// # use memflow_core::{memory::*, paging::{x86, AddressSpace}, address::*, error::StopCause, Reason};
+/// // Four tables of one entry each, and one page.
+/// let mut bytes = vec![0; 0x6000];
+/// for (table, next) in [(0x1000, 0x2003_u64), (0x2000, 0x3003), (0x3000, 0x4003), (0x4000, 0x5001)] {
+///     bytes[table..table + 8].copy_from_slice(&next.to_le_bytes());
+/// }
+/// let config = SourceConfig { name: "example".into(), runs: RunMap::flat(0x6000), facts: TargetFacts::default() };
+/// let memory = BufferMemory::new(config, bytes)?;
+///
+/// let space = AddressSpace::new(&x86::X64, 0x1000);
+/// let found = space.translate(&memory, VirtAddr::new(0x123)).unwrap();
+/// assert_eq!((found.phys, found.page), (PhysAddr::new(0x5123), PageSize::KIB_4));
+///
+/// let Err(Reason::NotMapped(stop)) = space.translate(&memory, VirtAddr::new(0x1000)) else { panic!() };
+/// assert_eq!((stop.level, stop.table, stop.cause), (1, PhysAddr::new(0x4000), StopCause::NotPresent));
+/// # Ok::<(), memflow_core::Error>(())
+/// ```
+#[derive(Clone)]
 pub struct AddressSpace {
     arch: &'static Architecture,
     root: PhysAddr,
+    soft_faults: Option<Arc<dyn SoftFaults>>,
+}
+
+impl PartialEq for AddressSpace {
+    fn eq(&self, other: &Self) -> bool {
+        let same_answers = match (&self.soft_faults, &other.soft_faults) {
+            (Some(one), Some(other)) => ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other)),
+            (None, None) => true,
+            _ => false,
+        };
+        self.arch == other.arch && self.root == other.root && same_answers
+    }
+}
+
+impl Eq for AddressSpace {}
+
+impl fmt::Debug for AddressSpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let soft = if self.soft_faults.is_some() { ", soft faults" } else { "" };
+        write!(f, "AddressSpace({}, root {}{soft})", self.arch.name, self.root)
+    }
 }
 
 impl AddressSpace {
     /// The space below `root`, a root register's value (CR3): bits that are not part of the address are ignored.
     pub fn new(arch: &'static Architecture, root: u64) -> Self {
-        Self { arch, root: PhysAddr::new(root & arch.root_mask) }
+        Self { arch, root: PhysAddr::new(root & arch.root_mask), soft_faults: None }
+    }
+
+    /// The same space with an operating system that is asked about entries that are not present.
+    #[must_use]
+    pub fn with_soft_faults(mut self, resolver: Arc<dyn SoftFaults>) -> Self {
+        self.soft_faults = Some(resolver);
+        self
     }
 
     /// The paging mode.
@@ -86,11 +141,97 @@ impl AddressSpace {
         self.root
     }
 
-    /// Translates one address.
+    /// Translates one address: at most one load per level, in place where the memory has a direct map, else one call each.
     ///
     /// # Errors
-    /// The level at which the walk stopped, and why.
+    /// The level at which the walk stopped, and why; or that the operating system paged the page out.
+    #[inline]
     pub fn translate(&self, memory: &dyn PhysicalMemory, addr: VirtAddr) -> Result<Translation, Reason> {
-        walk::translate(self.arch, self.root, memory, addr)
+        let va = addr.as_u64();
+        let result = if !self.arch.is_canonical(va) {
+            Err(Halt::not_canonical(self.root))
+        } else if let Some(map) = memory.direct_map() {
+            mapped::translate(self.arch, self.root, map, va)
+        } else {
+            walk(self.arch, &Called(memory), 0, Node::root(self.root), va, |_, _| {})
+        };
+        result.or_else(|halt| match self.resolver_for(&halt) {
+            Some(resolver) => soft_fault::settle_one(self.arch, resolver, memory, va, &halt),
+            None => Err(halt.reason()),
+        })
+    }
+
+    /// Translates a batch of any size and order: duplicates, aliases, user and kernel addresses mixed. Every operation has an
+    /// outcome afterwards, the same as [`translate`](Self::translate) gives for it alone.
+    ///
+    /// Memory without a direct map is called at most once per level of tables; only when a read of neighbouring entries
+    /// fails in part, once more for those behind the failure. Reads that a [`SoftFaults`] makes come on top.
+    pub fn translate_batch(&self, memory: &dyn PhysicalMemory, ops: &mut [TranslateOp]) {
+        let mut stopped = Vec::new();
+        if let Some(map) = memory.direct_map() {
+            mapped::translate_each(self.arch, self.root, map, ops, |op, va, halt| {
+                if self.resolver_for(&halt).is_some() {
+                    stopped.push(Walked { op, first: va, last: va, result: Err(halt) });
+                }
+            });
+        } else {
+            let ranges: Vec<_> =
+                ops.iter().enumerate().map(|(op, asked)| (op, asked.addr.as_u64(), asked.addr.as_u64())).collect();
+            batch::walk_ranges(self.arch, self.root, memory, ranges.into_iter(), |walked| {
+                if let Some(op) = ops.get_mut(walked.op) {
+                    op.outcome = Some(walked.result.map_err(|halt| halt.reason()));
+                }
+                if let Err(halt) = &walked.result
+                    && self.resolver_for(halt).is_some()
+                {
+                    stopped.push(walked);
+                }
+            });
+        }
+        self.settle(memory, &stopped, |walked| {
+            if let Some(op) = ops.get_mut(walked.op) {
+                op.outcome = Some(walked.result);
+            }
+        });
+    }
+
+    /// Walks all ranges `(op, first, last)` and calls `each` for every part of them: a page, or what an entry that leads nowhere
+    /// covers. In order where the tables are in place and the operating system was not asked; in any order otherwise.
+    pub(crate) fn walk_ranges(
+        &self,
+        memory: &dyn PhysicalMemory,
+        ranges: &[(usize, u64, u64)],
+        mut each: impl FnMut(Walked<Reason>),
+    ) {
+        let mut stopped = Vec::new();
+        let mut pass = |walked: Walked| match &walked.result {
+            Err(halt) if self.resolver_for(halt).is_some() => stopped.push(walked),
+            _ => each(walked.map_err(|halt| halt.reason())),
+        };
+        match memory.direct_map() {
+            Some(map) => mapped::walk_ranges(self.arch, self.root, map, ranges, &mut pass),
+            None => batch::walk_ranges(self.arch, self.root, memory, ranges.iter().copied(), &mut pass),
+        }
+        self.settle(memory, &stopped, each);
+    }
+
+    /// The pieces of all ranges, sorted by operation and address.
+    pub(crate) fn pieces(&self, memory: &dyn PhysicalMemory, ranges: &[(usize, u64, u64)]) -> Vec<Piece> {
+        let mut parts = Vec::with_capacity(ranges.len());
+        self.walk_ranges(memory, ranges, |walked| parts.push(walked));
+        pieces::merge(parts)
+    }
+
+    /// Who can be asked about a walk that stopped.
+    #[inline]
+    pub(super) fn resolver_for(&self, halt: &Halt) -> Option<&dyn SoftFaults> {
+        self.soft_faults.as_deref().filter(|_| soft_fault::is_soft(halt))
+    }
+
+    /// Asks the operating system about all walks that stopped.
+    pub(super) fn settle(&self, memory: &dyn PhysicalMemory, stopped: &[Walked], each: impl FnMut(Walked<Reason>)) {
+        if let Some(resolver) = self.soft_faults.as_deref() {
+            soft_fault::settle(self.arch, resolver, memory, stopped, each);
+        }
     }
 }

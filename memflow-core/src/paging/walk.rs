@@ -1,56 +1,110 @@
-//! The walk.
+//! The walk from a table down to a page, the same for every architecture and every way to read an entry.
+//!
+//! Owns: the loop, and [`Walked`], what becomes of consecutive addresses under one entry.
+//! Must not know: bits of an entry (`entry`), batches, the operating system.
+//! Keeps: at most one load per level, so tables that point to themselves end like any other.
 
-use super::{PageFlags, Translation, arch::Architecture};
+use super::{
+    Translation,
+    arch::{Architecture, EntrySize},
+    entry::{Halt, Next, Node},
+};
 use crate::{
-    address::{PageSize, PhysAddr, VirtAddr},
-    error::{Reason, Stop, StopCause},
-    memory::{PhysicalMemory, PhysicalMemoryExt},
+    address::PhysAddr,
+    error::{Reason, StopCause},
+    memory::{Outcome, PhysRead, PhysicalMemory},
 };
 
-pub(super) fn translate(
+/// How an entry is read.
+pub(super) trait TableSource {
+    /// Reads the entry at `at`.
+    fn load(&self, at: PhysAddr, size: EntrySize) -> Result<u64, StopCause>;
+}
+
+/// Addresses under one entry, and where they lead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Walked<E = Halt> {
+    /// The operation they belong to.
+    pub(crate) op: usize,
+    /// The first address.
+    pub(crate) first: u64,
+    /// The last address.
+    pub(crate) last: u64,
+    /// Where the first leads; the others follow it.
+    pub(crate) result: Result<Translation, E>,
+}
+
+impl Walked {
+    /// The same with another word for what went wrong.
+    #[inline]
+    pub(super) fn map_err<E>(self, word: impl FnOnce(Halt) -> E) -> Walked<E> {
+        let Self { op, first, last, result } = self;
+        Walked { op, first, last, result: result.map_err(word) }
+    }
+}
+
+/// Walks from `node`, a table `depth` levels below the root, to the page that holds `addr`. Calls `enter` for each table below it.
+///
+/// `addr` is canonical.
+#[inline(always)]
+pub(super) fn walk<S: TableSource>(
     arch: &Architecture,
-    root: PhysAddr,
-    memory: &dyn PhysicalMemory,
-    addr: VirtAddr,
-) -> Result<Translation, Reason> {
-    let top = arch.levels.len() as u8;
-    let stop = |level, table, entry, cause| Reason::NotMapped(Stop { level, table, entry, cause });
-    let high = (addr.as_u64() as i64) >> (arch.virtual_bits - 1);
-    if high != 0 && !(arch.sign_extended && high == -1) {
-        return Err(stop(0, root, 0, StopCause::NotCanonical));
+    source: &S,
+    depth: usize,
+    mut node: Node,
+    addr: u64,
+    mut enter: impl FnMut(usize, Node),
+) -> Result<Translation, Halt> {
+    for (depth, level) in arch.levels.iter().enumerate().skip(depth) {
+        let number = arch.level_number(depth);
+        let at = node.entry_address(arch, level, addr);
+        let entry = match source.load(at, arch.entry_size) {
+            Ok(entry) => entry,
+            Err(cause) => return Err(node.halt(number, 0, cause)),
+        };
+        match node.decode(arch, level, number, entry, addr)? {
+            Next::Page(found) => return Ok(found),
+            Next::Table(next) => {
+                node = next;
+                enter(depth.wrapping_add(1), node);
+            }
+        }
     }
-    let mut flags = PageFlags::WRITABLE | PageFlags::USER;
-    let mut table = root;
-    for (depth, level) in arch.levels.iter().enumerate() {
-        let number = top - depth as u8;
-        let index = (addr.as_u64() >> level.shift) & ((1 << level.index_bits) - 1);
-        let at = table.wrapping_add(index * u64::from(arch.entry_size));
-        let mut bytes = [0; 8];
-        memory
-            .read_into(at, &mut bytes[..arch.entry_size.into()])
-            .map_err(|_| stop(number, table, 0, StopCause::TableNotInImage))?;
-        let entry = u64::from_le_bytes(bytes);
-        if entry & 1 == 0 {
-            return Err(stop(number, table, entry, StopCause::NotPresent));
+    // Only an architecture whose lowest level leads to tables comes here.
+    Err(node.halt(0, 0, StopCause::ReservedBit))
+}
+
+/// Tables that have to be asked for, entry by entry.
+pub(super) struct Called<'a>(pub(super) &'a dyn PhysicalMemory);
+
+impl TableSource for Called<'_> {
+    fn load(&self, at: PhysAddr, size: EntrySize) -> Result<u64, StopCause> {
+        match size {
+            EntrySize::Eight => self.load_bytes::<8>(at).map(u64::from_le_bytes),
+            EntrySize::Four => self.load_bytes::<4>(at).map(|bytes| u32::from_le_bytes(bytes).into()),
         }
-        if entry & 2 == 0 {
-            flags.remove(PageFlags::WRITABLE);
-        }
-        if entry & 4 == 0 {
-            flags.remove(PageFlags::USER);
-        }
-        if entry & arch.no_execute != 0 {
-            flags.insert(PageFlags::NO_EXECUTE);
-        }
-        if level.large_bit.is_some_and(|bit| entry & bit == bit) {
-            let page = PageSize::from_shift(level.shift).unwrap_or(PageSize::KIB_4);
-            flags.set(PageFlags::ACCESSED, entry & 0x20 != 0);
-            flags.set(PageFlags::DIRTY, entry & 0x40 != 0);
-            flags.set(PageFlags::GLOBAL, entry & 0x100 != 0);
-            let phys = PhysAddr::new((entry & level.page_mask) | addr.page_offset(page));
-            return Ok(Translation { phys, page, level: number, flags });
-        }
-        table = PhysAddr::new(entry & level.table_mask);
     }
-    Err(stop(1, table, 0, StopCause::ReservedBit))
+}
+
+impl Called<'_> {
+    fn load_bytes<const N: usize>(&self, at: PhysAddr) -> Result<[u8; N], StopCause> {
+        let mut bytes = [0; N];
+        let mut ops = [PhysRead::new(at, &mut bytes)];
+        // What failed is in the outcome.
+        let _ = self.0.read_batch(&mut ops);
+        let [op] = ops;
+        match stop_cause(op.outcome) {
+            None => Ok(bytes),
+            Some(cause) => Err(cause),
+        }
+    }
+}
+
+/// Why a walk stops when a table was read with this outcome; `None` when it does not.
+pub(super) fn stop_cause(outcome: Outcome) -> Option<StopCause> {
+    match outcome {
+        Outcome::Done => None,
+        Outcome::Failed { reason: Reason::NotInImage { .. }, .. } => Some(StopCause::TableNotInImage),
+        Outcome::Failed { .. } | Outcome::NotAttempted => Some(StopCause::TableUnreadable),
+    }
 }

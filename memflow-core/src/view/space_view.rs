@@ -1,15 +1,22 @@
 //! An address space over physical memory: the view that processes and kernels are read through.
 //!
-//! Owns: [`SpaceView`]: zero lengths, the end of the range, pages of one operation. Must not know: page-table formats, who owns the space.
+//! Owns: [`SpaceView`]: zero lengths, the end of the range, and the way from pieces of physical memory back to operations.
+//! Must not know: page-table formats, levels, who owns the space.
+//! Keeps: bytes go straight into the callers' buffers; memory without a direct map is called at most once per level of tables and
+//! once for the bytes, whatever the batch; a failed part of an operation does not keep the others from arriving.
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{MemoryView, ViewMetadata};
 use crate::{
-    address::{VirtAddr, VirtRange},
+    address::VirtAddr,
     error::{Reason, Result},
-    memory::{Outcome, PhysRead, PhysWrite, PhysicalMemory, ViewRead, ViewWrite, finish_reads, finish_writes},
-    paging::AddressSpace,
+    memory::{
+        DirectMap, Outcome, PhysRead, PhysWrite, PhysicalMemory, ViewRead, ViewWrite, finish_reads, finish_writes,
+    },
+    paging::{AddressSpace, Merge, Piece},
 };
 
 /// A virtual address space as a view. Cheap to clone: the memory is shared.
@@ -18,6 +25,9 @@ pub struct SpaceView {
     memory: Arc<dyn PhysicalMemory>,
     space: AddressSpace,
 }
+
+/// Ranges `(op, first, last)` to be walked; a single operation stays on the stack.
+type Ranges = SmallVec<[(usize, u64, u64); 2]>;
 
 impl std::fmt::Debug for SpaceView {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -40,79 +50,178 @@ impl SpaceView {
     pub fn space(&self) -> &AddressSpace {
         &self.space
     }
+
+    /// The highest address of the space.
+    fn last_address(&self) -> VirtAddr {
+        self.space.architecture().last_address()
+    }
+
+    /// What has to be walked for an operation, if anything, and its outcome as far as it is known before the walk.
+    fn start(&self, index: usize, addr: VirtAddr, len: usize) -> (Option<(usize, u64, u64)>, Outcome) {
+        let Some(rest) = (len as u64).checked_sub(1) else { return (None, Outcome::Done) };
+        let first = addr.as_u64();
+        // An operation that starts in the space may run over its end; one that starts outside is walked, which says what is wrong.
+        let end = if addr <= self.last_address() { self.last_address().as_u64() } else { u64::MAX };
+        match first.checked_add(rest).filter(|last| *last <= end) {
+            Some(last) => (Some((index, first, last)), Outcome::Done),
+            None => {
+                let offset = end.wrapping_sub(first).saturating_add(1);
+                (Some((index, first, end)), Outcome::Failed { offset, reason: Reason::OutOfRange })
+            }
+        }
+    }
+
+    /// Reads where tables and bytes lie in this process: no call, and no allocation but for large batches.
+    fn read_in_place(&self, map: &DirectMap, ops: &mut [ViewRead<'_>], ranges: &Ranges) {
+        let mut merge = Merge::default();
+        self.space.walk_ranges(&*self.memory, ranges, |walked| {
+            if let Some(piece) = merge.push(&walked) {
+                copy_out(map, ops, &piece);
+            }
+        });
+        if let Some(piece) = merge.finish() {
+            copy_out(map, ops, &piece);
+        }
+    }
+
+    /// Reads through calls.
+    ///
+    /// # Errors
+    /// What the memory said of the whole call; the operations have their outcomes all the same.
+    fn read_called(&self, ops: &mut [ViewRead<'_>], ranges: &Ranges) -> Result<()> {
+        let pieces = self.space.pieces(&*self.memory, ranges);
+        let mut reads: Vec<PhysRead<'_>> = Vec::with_capacity(pieces.len());
+        let mut places: Vec<(usize, u64)> = Vec::with_capacity(pieces.len());
+        let mut next = pieces.iter().peekable();
+        for (index, op) in ops.iter_mut().enumerate() {
+            let (addr, outcome) = (op.addr, &mut op.outcome);
+            let mut rest = &mut *op.buf;
+            let mut at = 0;
+            while let Some(piece) = next.next_if(|piece| piece.op == index) {
+                let offset = piece.first.as_u64().wrapping_sub(addr.as_u64());
+                let (_, from) = std::mem::take(&mut rest).split_at_mut(length(offset.saturating_sub(at), usize::MAX));
+                let (buf, after) = from.split_at_mut(length(piece.len, from.len()));
+                rest = after;
+                at = offset.saturating_add(piece.len);
+                match piece.result {
+                    Ok(phys) => {
+                        reads.push(PhysRead::new(phys, buf));
+                        places.push((index, offset));
+                    }
+                    Err(reason) => outcome.fail(offset, reason),
+                }
+            }
+        }
+        if reads.is_empty() {
+            return Ok(());
+        }
+        let called = self.memory.read_batch(&mut reads);
+        let outcomes: Vec<Outcome> = reads.iter().map(|read| read.outcome).collect();
+        for ((index, offset), outcome) in places.into_iter().zip(outcomes) {
+            if let Some(op) = ops.get_mut(index) {
+                fold(&mut op.outcome, offset, outcome);
+            }
+        }
+        called
+    }
+}
+
+/// Copies the bytes of one piece into its operation's buffer.
+#[inline]
+fn copy_out(map: &DirectMap, ops: &mut [ViewRead<'_>], piece: &Piece) {
+    let Some(op) = ops.get_mut(piece.op) else { return };
+    let offset = piece.first.as_u64().wrapping_sub(op.addr.as_u64());
+    match piece.result {
+        Ok(phys) => {
+            let from = length(offset, op.buf.len());
+            let (_, rest) = op.buf.split_at_mut(from);
+            let len = length(piece.len, rest.len());
+            let (buf, _) = rest.split_at_mut(len);
+            let mut read = PhysRead::new(phys, buf);
+            map.read(&mut read);
+            let outcome = read.outcome;
+            fold(&mut op.outcome, offset, outcome);
+        }
+        Err(reason) => op.outcome.fail(offset, reason),
+    }
+}
+
+/// Adds the outcome of a piece at `offset` to that of its operation.
+#[inline]
+fn fold(whole: &mut Outcome, offset: u64, piece: Outcome) {
+    match piece {
+        Outcome::Done => {}
+        Outcome::Failed { offset: inside, reason } => whole.fail(offset.saturating_add(inside), reason),
+        // The memory broke its contract: the operation must not count as done.
+        Outcome::NotAttempted => *whole = Outcome::NotAttempted,
+    }
+}
+
+/// A length of a buffer, at most `max`.
+#[inline]
+fn length(bytes: u64, max: usize) -> usize {
+    usize::try_from(bytes).map_or(max, |bytes| bytes.min(max))
 }
 
 impl MemoryView for SpaceView {
     fn read_batch(&self, ops: &mut [ViewRead<'_>]) -> Result<()> {
-        for op in &mut *ops {
-            op.outcome = Outcome::Done;
-            let mut from = 0;
-            while from < op.buf.len() {
-                let Some(at) = op.addr.checked_add(from as u64) else {
-                    op.outcome.fail(from as u64, Reason::OutOfRange);
-                    break;
-                };
-                let translated = self.space.translate(&*self.memory, at);
-                let page = translated.map_or(crate::PageSize::KIB_4, |found| found.page);
-                let step =
-                    usize::try_from(page.bytes() - at.page_offset(page)).unwrap_or(usize::MAX).min(op.buf.len() - from);
-                match translated {
-                    Ok(found) => {
-                        let mut inner = [PhysRead::new(found.phys, &mut op.buf[from..from + step])];
-                        let _ = self.memory.read_batch(&mut inner);
-                        if let Outcome::Failed { offset, reason } = inner[0].outcome {
-                            op.outcome.fail(from as u64 + offset, reason);
-                        }
-                    }
-                    Err(reason) => op.outcome.fail(from as u64, reason),
-                }
-                from += step;
-            }
+        let mut ranges = Ranges::new();
+        for (index, op) in ops.iter_mut().enumerate() {
+            let (range, outcome) = self.start(index, op.addr, op.buf.len());
+            op.outcome = outcome;
+            ranges.extend(range);
         }
-        finish_reads("address space", ops)
+        let called = match self.memory.direct_map() {
+            Some(map) => {
+                self.read_in_place(map, ops, &ranges);
+                Ok(())
+            }
+            None => self.read_called(ops, &ranges),
+        };
+        if ops.iter().all(|op| op.outcome.is_done()) {
+            return called;
+        }
+        finish_reads(&self.memory.metadata().name, ops)
     }
 
     fn write_batch(&self, ops: &mut [ViewWrite<'_>]) -> Result<()> {
-        for op in &mut *ops {
-            op.outcome = Outcome::Done;
-            let mut from = 0;
-            while from < op.buf.len() {
-                let Some(at) = op.addr.checked_add(from as u64) else {
-                    op.outcome.fail(from as u64, Reason::OutOfRange);
-                    break;
-                };
-                let translated = self.space.translate(&*self.memory, at);
-                let page = translated.map_or(crate::PageSize::KIB_4, |found| found.page);
-                let step =
-                    usize::try_from(page.bytes() - at.page_offset(page)).unwrap_or(usize::MAX).min(op.buf.len() - from);
-                match translated {
-                    Ok(found) => {
-                        let mut inner = [PhysWrite::new(found.phys, &op.buf[from..from + step])];
-                        let _ = self.memory.write_batch(&mut inner);
-                        if let Outcome::Failed { offset, reason } = inner[0].outcome {
-                            op.outcome.fail(from as u64 + offset, reason);
-                        }
-                    }
-                    Err(reason) => op.outcome.fail(from as u64, reason),
+        let mut ranges = Ranges::new();
+        for (index, op) in ops.iter_mut().enumerate() {
+            let (range, outcome) = self.start(index, op.addr, op.buf.len());
+            op.outcome = outcome;
+            ranges.extend(range);
+        }
+        let mut writes: SmallVec<[PhysWrite<'_>; 2]> = SmallVec::new();
+        let mut places: SmallVec<[(usize, u64); 2]> = SmallVec::new();
+        for piece in self.space.pieces(&*self.memory, &ranges) {
+            let Some(op) = ops.get_mut(piece.op) else { continue };
+            let offset = piece.first.as_u64().wrapping_sub(op.addr.as_u64());
+            match piece.result {
+                Ok(phys) => {
+                    let (_, rest) = op.buf.split_at(length(offset, op.buf.len()));
+                    let (buf, _) = rest.split_at(length(piece.len, rest.len()));
+                    writes.push(PhysWrite::new(phys, buf));
+                    places.push((piece.op, offset));
                 }
-                from += step;
+                Err(reason) => op.outcome.fail(offset, reason),
             }
         }
-        finish_writes("address space", ops)
+        let called = if writes.is_empty() { Ok(()) } else { self.memory.write_batch(&mut writes) };
+        for ((index, offset), write) in places.into_iter().zip(&writes) {
+            if let Some(op) = ops.get_mut(index) {
+                fold(&mut op.outcome, offset, write.outcome);
+            }
+        }
+        if ops.iter().all(|op| op.outcome.is_done()) {
+            return called;
+        }
+        finish_writes(&self.memory.metadata().name, ops)
     }
 
     fn metadata(&self) -> ViewMetadata {
-        let arch = self.space.architecture();
-        let last = if arch.sign_extended {
-            u64::MAX
-        } else {
-            VirtRange::new(VirtAddr::new(0), 1 << arch.virtual_bits)
-                .and_then(|r| r.last())
-                .map_or(u64::MAX, VirtAddr::as_u64)
-        };
         ViewMetadata {
-            last_address: VirtAddr::new(last),
-            pointer_size: arch.pointer_size,
+            last_address: self.last_address(),
+            pointer_size: self.space.architecture().pointer_size,
             read_only: self.memory.metadata().read_only,
         }
     }

@@ -1,0 +1,184 @@
+//! What a file is, from its first bytes.
+//!
+//! Owns: [`Format`], [`Compression`], and the table of formats that are known by sight but not read here.
+//! Must not know: how formats are parsed, file names.
+//! Keeps: only magic numbers that no machine has at physical address zero; what is in no table is a raw image.
+//! Source: the magic numbers of each format's own documentation, named in the table.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use std::fmt;
+
+use memflow_core::{Error, Result};
+
+use crate::input::{ReadAt, View};
+
+/// How memory is laid out in a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Container {
+    /// Bytes of memory and nothing else.
+    Raw,
+    /// LiME, version 1.
+    Lime,
+    /// An ELF core of a machine.
+    ElfCore,
+}
+
+/// How a file is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Compression {
+    /// gzip (RFC 1952).
+    Gzip,
+    /// Zstandard (RFC 8878).
+    Zstd,
+}
+
+/// What a file turned out to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Format {
+    /// How memory is laid out.
+    pub container: Container,
+    /// What it was unpacked from, if anything.
+    pub compression: Option<Compression>,
+}
+
+impl fmt::Display for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Raw => "raw",
+            Self::Lime => "LiME",
+            Self::ElfCore => "ELF core",
+        })
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.compression {
+            Some(compression) => write!(f, "{}, {compression}-compressed", self.container),
+            None => self.container.fmt(f),
+        }
+    }
+}
+
+/// What the first bytes say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Detected {
+    Compressed(Compression),
+    Container(Container),
+}
+
+/// A format that is recognised so that it is not taken for a raw image.
+struct Foreign {
+    magic: &'static [u8],
+    name: &'static str,
+    way_out: &'static str,
+}
+
+/// Most convert with tools of their own.
+const FOREIGN: &[Foreign] = &[
+    Foreign {
+        magic: b"AVML",
+        name: "an AVML image (LiME version 2, compressed)",
+        way_out: "convert it with `avml-convert --source-format lime_compressed --format lime IN OUT`",
+    },
+    Foreign {
+        magic: b"KDUMP   ",
+        name: "a kdump-compressed file",
+        way_out: "dump with `makedumpfile -E` to get an ELF core",
+    },
+    Foreign {
+        magic: b"makedumpfile\0",
+        name: "a flattened makedumpfile dump",
+        way_out: "rearrange it with `makedumpfile -R OUT < IN`, or dump with `makedumpfile -E` to get an ELF core",
+    },
+    Foreign { magic: b"PAGEDU64", name: "a Windows crash dump", way_out: "convert it to a raw image" },
+    Foreign { magic: b"PAGEDUMP", name: "a Windows crash dump", way_out: "convert it to a raw image" },
+    Foreign {
+        magic: b"MDMP",
+        name: "a Windows minidump, of a single process",
+        way_out: "a memory image of the whole machine is needed",
+    },
+    Foreign { magic: b"HIBR", name: "a Windows hibernation file", way_out: "convert it to a raw image" },
+    Foreign { magic: b"\xd2\xbe\xd2\xbe", name: "a VMware snapshot state", way_out: "open the .vmem file beside it" },
+    Foreign { magic: b"\xd1\xba\xd1\xba", name: "a VMware snapshot state", way_out: "open the .vmem file beside it" },
+    Foreign { magic: b"\xd3\xbe\xd3\xbe", name: "a VMware snapshot state", way_out: "open the .vmem file beside it" },
+    Foreign {
+        magic: b"QEVM",
+        name: "a QEMU migration stream",
+        way_out: "restore it and write an ELF core with `dump-guest-memory`",
+    },
+    Foreign {
+        magic: b"LibvirtQemudSave",
+        name: "a libvirt save file",
+        way_out: "restore the domain and use `virsh dump --memory-only`",
+    },
+    Foreign { magic: b"QFI\xfb", name: "a qcow2 disk image", way_out: "a memory image is needed, not a disk" },
+    Foreign { magic: b"\xfd7zXZ\0", name: "an xz-compressed file", way_out: "unpack it with `xz -d`" },
+    Foreign { magic: b"\x04\x22\x4d\x18", name: "an lz4-compressed file", way_out: "unpack it with `lz4 -d`" },
+    Foreign { magic: b"BZh", name: "a bzip2-compressed file", way_out: "unpack it with `bzip2 -d`" },
+    Foreign { magic: b"PK\x03\x04", name: "a zip archive", way_out: "unpack it with `unzip`" },
+    Foreign { magic: b"7z\xbc\xaf\x27\x1c", name: "a 7z archive", way_out: "unpack it with `7z x`" },
+];
+
+/// First four bytes of a Zstandard frame, little-endian.
+pub(crate) const ZSTD_MAGIC: u32 = 0xfd2f_b528;
+/// First four bytes of a skippable frame, without the lowest four bits.
+pub(crate) const ZSTD_SKIPPABLE_MAGIC: u32 = 0x184d_2a50;
+/// First bytes of a gzip member: magic and the only method there is.
+pub(crate) const GZIP_MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+
+/// Tells what an input is.
+///
+/// # Errors
+/// [`Error::File`] for an empty one, [`Error::Unsupported`] for formats known by sight.
+pub(crate) fn detect(input: &dyn ReadAt) -> Result<Detected> {
+    if input.size() == 0 {
+        return Err(Error::File {
+            path: input.path().to_owned(),
+            problem: "is empty; was it copied completely?".into(),
+        });
+    }
+    let mut head = [0; 16];
+    let len = input.size().min(16);
+    let head = usize::try_from(len).ok().and_then(|len| head.get_mut(..len)).unwrap_or_default();
+    View::new(input, "memory image").fill(0, head, "memory image")?;
+    let head = &*head;
+    if head.starts_with(b"\x7fELF") {
+        return Ok(Detected::Container(Container::ElfCore));
+    }
+    if head.starts_with(b"EMiL") {
+        return Ok(Detected::Container(Container::Lime));
+    }
+    if head.starts_with(&GZIP_MAGIC) {
+        return Ok(Detected::Compressed(Compression::Gzip));
+    }
+    let first = head.first_chunk().copied().map(u32::from_le_bytes);
+    if first.is_some_and(|first| first == ZSTD_MAGIC || first & !0xf == ZSTD_SKIPPABLE_MAGIC) {
+        return Ok(Detected::Compressed(Compression::Zstd));
+    }
+    match FOREIGN.iter().find(|foreign| head.starts_with(foreign.magic)) {
+        Some(Foreign { name, way_out, .. }) => Err(Error::Unsupported {
+            what: format!("{}: {name}", input.path().display()),
+            why: format!("it cannot be read as it is; {way_out}"),
+        }),
+        None => Ok(Detected::Container(Container::Raw)),
+    }
+}

@@ -1,0 +1,11 @@
+//! ELF cores of whole machines, as QEMU's `dump-guest-memory`, `/proc/vmcore` and VirtualBox write them.
+//!
+//! Physical memory is in the segments of type `PT_LOAD`, addressed by their `p_paddr`. Registers and the guest kernel's
+//! VMCOREINFO are in notes. A segment may be shorter in the file than in memory; the rest is a gap, not zeros: the writer left it out.
+
+mod notes;
+mod parse;
+mod raw;
+mod segments;
+
+pub use self::parse::parse;

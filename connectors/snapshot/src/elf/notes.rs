@@ -1,0 +1,182 @@
+//! The notes of an ELF core: registers and VMCOREINFO.
+//!
+//! Owns: which notes are known and what facts they become. Must not know: segments, files.
+//! Keeps: notes are walked inside the bytes they came in; a length that leaves them is an error with its offset.
+//! Source: System V ABI, chapter 5 (notes); `target/i386/arch_dump.c` and `dump/dump.c` of QEMU: first one `NT_PRSTATUS` per
+//! vCPU, then one note "QEMU" per vCPU in the same order, then the guest's VMCOREINFO.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use memflow_core::{
+    Result,
+    memory::{TargetFacts, VcpuRegisters, X86Registers},
+};
+use zerocopy::{FromBytes, little_endian::U64};
+
+use super::raw::{self, NoteHeader, PrStatus32, PrStatus64, QemuCpuState};
+use crate::input::View;
+
+/// The version of the register note that is known.
+const QEMU_STATE_VERSION: u32 = 1;
+
+/// What notes said so far.
+pub(super) struct Notes {
+    machine: u16,
+    statuses: Vec<X86Registers>,
+    states: Vec<X86Registers>,
+    vmcoreinfo: Option<Vec<u8>>,
+    of_process: bool,
+    unknown_versions: Option<u32>,
+}
+
+/// One note, inside its segment.
+struct Note<'a> {
+    name: &'a [u8],
+    kind: u32,
+    desc: &'a [u8],
+}
+
+impl Notes {
+    /// Notes of an ELF file for this `e_machine`.
+    pub(super) fn new(machine: u16) -> Self {
+        Self {
+            machine,
+            statuses: Vec::new(),
+            states: Vec::new(),
+            vmcoreinfo: None,
+            of_process: false,
+            unknown_versions: None,
+        }
+    }
+
+    /// Adds the notes of one segment, which lies at `offset` in the file.
+    pub(super) fn add(&mut self, view: &View<'_>, offset: u64, segment: &[u8]) -> Result<()> {
+        let mut rest = segment;
+        while !rest.is_empty() {
+            let consumed = segment.len().saturating_sub(rest.len());
+            let at = offset.saturating_add(u64::try_from(consumed).unwrap_or(u64::MAX));
+            let Some((note, after)) = split_note(rest) else {
+                // Writers may fill the segment up with zeros.
+                if rest.iter().all(|byte| *byte == 0) {
+                    break;
+                }
+                return Err(view.bad(
+                    at,
+                    "a note inside its segment",
+                    format!("one that needs more than {:#x} bytes", rest.len()),
+                ));
+            };
+            self.take(&note);
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// True when a note was seen that only the core of a machine has.
+    pub(super) fn of_machine(&self) -> bool {
+        self.vmcoreinfo.is_some() || !self.states.is_empty() || self.unknown_versions.is_some()
+    }
+
+    /// True when a note was seen that only the core of a process has.
+    pub(super) fn of_process(&self) -> bool {
+        self.of_process
+    }
+
+    /// Puts what was said into the facts.
+    pub(super) fn into_facts(self, facts: &mut TargetFacts, remarks: &mut Vec<String>) {
+        if let Some(version) = self.unknown_versions {
+            remarks.push(format!(
+                "registers in QEMU notes of version {version} are not read; version {QEMU_STATE_VERSION} is known here"
+            ));
+        }
+        let registers = if self.states.is_empty() { self.statuses } else { self.states };
+        facts.vcpus = registers.into_iter().map(VcpuRegisters::X86).collect();
+        facts.vmcoreinfo = self.vmcoreinfo;
+    }
+
+    fn take(&mut self, note: &Note<'_>) {
+        match (note.name, note.kind) {
+            (b"CORE", raw::NOTE_PRSTATUS) => self.statuses.extend(status(self.machine, note.desc)),
+            (b"CORE", kind) if raw::NOTES_OF_PROCESSES.contains(&kind) => self.of_process = true,
+            (b"QEMU", 0) if matches!(self.machine, raw::MACHINE_386 | raw::MACHINE_X86_64) => {
+                match qemu_state(note.desc) {
+                    Ok(registers) => self.states.extend(registers),
+                    Err(version) => self.unknown_versions = Some(version),
+                }
+            }
+            (b"VMCOREINFO", _) if self.vmcoreinfo.is_none() => self.vmcoreinfo = Some(note.desc.to_vec()),
+            _ => {}
+        }
+    }
+}
+
+/// Takes the first note off `bytes`. Name and descriptor are each padded to four bytes, in both classes; the padding of
+/// the very last one may be missing.
+fn split_note(bytes: &[u8]) -> Option<(Note<'_>, &[u8])> {
+    let (header, rest) = NoteHeader::read_from_prefix(bytes).ok()?;
+    if header.namesz.get() == 0 && header.descsz.get() == 0 && header.kind.get() == 0 {
+        // Zeros are not a note but the end of them.
+        return None;
+    }
+    let (name, rest) = split_padded(rest, header.namesz.get())?;
+    let (desc, rest) = split_padded(rest, header.descsz.get())?;
+    let name = name.strip_suffix(&[0]).unwrap_or(name);
+    Some((Note { name, kind: header.kind.get(), desc }, rest))
+}
+
+fn split_padded(bytes: &[u8], len: u32) -> Option<(&[u8], &[u8])> {
+    let len = usize::try_from(len).ok()?;
+    let taken = bytes.get(..len)?;
+    let padded = len.checked_next_multiple_of(4)?.min(bytes.len());
+    Some((taken, bytes.get(padded..)?))
+}
+
+/// Instruction and stack pointer from an `NT_PRSTATUS`.
+fn status(machine: u16, desc: &[u8]) -> Option<X86Registers> {
+    let mut registers = X86Registers::default();
+    match machine {
+        raw::MACHINE_X86_64 => {
+            let (raw, _) = PrStatus64::read_from_prefix(desc).ok()?;
+            registers.rip = Some(raw.rip.get());
+            registers.rsp = Some(raw.rsp.get());
+        }
+        raw::MACHINE_386 => {
+            let (raw, _) = PrStatus32::read_from_prefix(desc).ok()?;
+            registers.rip = Some(raw.eip.get().into());
+            registers.rsp = Some(raw.esp.get().into());
+        }
+        _ => return None,
+    }
+    Some(registers)
+}
+
+/// Registers from a note "QEMU"; `Err` with the version when it is not the known one.
+fn qemu_state(desc: &[u8]) -> Result<Option<X86Registers>, u32> {
+    let Ok((raw, appended)) = QemuCpuState::read_from_prefix(desc) else { return Ok(None) };
+    if raw.version.get() != QEMU_STATE_VERSION {
+        return Err(raw.version.get());
+    }
+    let [_, _, _, _, _, _, rsp, ..] = &raw.general;
+    let [cr0, _, cr2, cr3, cr4] = &raw.cr;
+    let mut registers = X86Registers::default();
+    registers.cr0 = Some(cr0.get());
+    registers.cr2 = Some(cr2.get());
+    registers.cr3 = Some(cr3.get());
+    registers.cr4 = Some(cr4.get());
+    registers.idtr_base = Some(raw.idt.base.get());
+    registers.gdtr_base = Some(raw.gdt.base.get());
+    registers.gs_base = Some(raw.gs.base.get());
+    registers.rip = Some(raw.rip.get());
+    registers.rsp = Some(rsp.get());
+    let with_appended = size_of::<QemuCpuState>().saturating_add(size_of::<U64>());
+    if usize::try_from(raw.size.get()).is_ok_and(|size| size >= with_appended) {
+        registers.kernel_gs_base = U64::read_from_prefix(appended).ok().map(|(value, _)| value.get());
+    }
+    Ok(Some(registers))
+}

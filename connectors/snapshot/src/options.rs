@@ -1,0 +1,51 @@
+//! What a caller can ask for when opening a snapshot.
+//!
+//! Owns: [`OpenOptions`] and its parts. Must not know: formats.
+
+use std::{fmt, ops::ControlFlow};
+
+use crate::raw::MemoryLayout;
+
+/// How far unpacking has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Compressed bytes read so far.
+    pub read: u64,
+    /// Compressed bytes there are.
+    pub total: u64,
+    /// Bytes unpacked so far.
+    pub unpacked: u64,
+}
+
+/// Is told about progress some ten times a second at most; [`ControlFlow::Break`] cancels.
+pub type OnProgress<'a> = &'a dyn Fn(Progress) -> ControlFlow<()>;
+
+/// How a snapshot is opened. The default suits almost everything.
+#[derive(Clone, Default)]
+pub struct OpenOptions<'a> {
+    /// Which addresses a raw image holds. Containers say so themselves, and refuse any other value than `Auto`.
+    pub layout: MemoryLayout,
+    /// Whether the bytes may change while they are read. `None`: those of raw images may, as a raw file can be the memory of a
+    /// running guest; those of containers do not. `Some(false)` promises that nobody writes to the file.
+    pub live: Option<bool>,
+    /// Take writes, and write them to the file. Not for compressed files.
+    pub writable: bool,
+    /// Most bytes to unpack; `None` for three quarters of the memory that is available.
+    pub max_unpacked: Option<u64>,
+    /// Open what is there of a file that was cut short or is damaged. What is missing is then said in the notes.
+    pub partial: bool,
+    /// Told how unpacking goes on.
+    pub on_progress: Option<OnProgress<'a>>,
+}
+
+impl fmt::Debug for OpenOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenOptions")
+            .field("layout", &self.layout)
+            .field("live", &self.live)
+            .field("writable", &self.writable)
+            .field("max_unpacked", &self.max_unpacked)
+            .field("partial", &self.partial)
+            .finish_non_exhaustive()
+    }
+}

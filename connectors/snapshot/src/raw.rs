@@ -1,0 +1,170 @@
+//! Raw images: physical memory byte by byte, with nothing that says which addresses it holds.
+//!
+//! Owns: the layouts a raw image can have, and the run list given by hand.
+//! Must not know: files, what lies in the memory.
+//! Keeps: a layout serves every byte of the file exactly once.
+//! Source: `hw/i386/pc_q35.c` (`pc_q35_init`) and `hw/i386/pc_piix.c` (`pc_init1`) of QEMU for the PC memory hole.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use std::{fmt, str::FromStr};
+
+use memflow_core::{
+    Error, PhysAddr, PhysRange, Result,
+    address::GIB,
+    memory::{Run, RunMap},
+};
+
+/// The address at which a PC's memory goes on after the hole.
+pub(crate) const ABOVE_HOLE: u64 = 4 * GIB;
+
+/// Which physical addresses the bytes of a raw image stand for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum MemoryLayout {
+    /// Found out from the image; see [`open`](crate::open) for the rule.
+    #[default]
+    Auto,
+    /// Offset and address are the same: what `pmemsave` or a copy of `/dev/mem` gives.
+    Flat,
+    /// The RAM of a QEMU q35 machine: from 2.75 GiB on, what does not fit below 2 GiB lies from 4 GiB on.
+    Q35,
+    /// The RAM of a QEMU i440fx ("pc") machine: from 3.5 GiB on, what does not fit below 3 GiB lies from 4 GiB on.
+    /// VMware's `.vmem` files are split at the same place.
+    I440fx,
+    /// Given by hand. See [`parse_runs`] for how people write it.
+    Runs(RunMap),
+}
+
+impl fmt::Display for MemoryLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Flat => f.write_str("flat"),
+            Self::Q35 => f.write_str("q35"),
+            Self::I440fx => f.write_str("i440fx"),
+            Self::Runs(map) => {
+                for (index, run) in map.runs().iter().enumerate() {
+                    let comma = if index == 0 { "" } else { "," };
+                    write!(f, "{comma}{}@{:#x}", run.range, run.offset)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl FromStr for MemoryLayout {
+    type Err = Error;
+
+    /// A name of a layout, or a list of runs as in [`parse_runs`].
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "auto" => Self::Auto,
+            "flat" => Self::Flat,
+            "q35" => Self::Q35,
+            "i440fx" => Self::I440fx,
+            _ if text.starts_with(|first: char| first.is_ascii_digit()) => Self::Runs(parse_runs(text)?),
+            _ => {
+                return Err(bad_argument(
+                    "memory layout",
+                    text,
+                    "auto, flat, q35, i440fx, or runs such as 0-0xbfffffff@0",
+                ));
+            }
+        })
+    }
+}
+
+impl MemoryLayout {
+    /// The runs of a raw image of `len` bytes in this layout; `None` for [`Auto`](Self::Auto).
+    pub fn runs(&self, len: u64) -> Option<RunMap> {
+        match self {
+            Self::Auto => None,
+            Self::Flat => Some(RunMap::flat(len)),
+            Self::Q35 => Some(split(len, if len >= 0xb000_0000 { 0x8000_0000 } else { 0xb000_0000 })),
+            Self::I440fx => Some(split(len, if len >= 0xe000_0000 { 0xc000_0000 } else { 0xe000_0000 })),
+            Self::Runs(map) => Some(map.clone()),
+        }
+    }
+}
+
+/// RAM of `len` bytes of which `low` lie below the hole and the rest from 4 GiB on.
+fn split(len: u64, low: u64) -> RunMap {
+    let run = |start, len, offset| PhysRange::new(PhysAddr::new(start), len).map(|range| Run { range, offset });
+    let below = len.min(low);
+    let runs = [run(0, below, 0), run(ABOVE_HOLE, len.saturating_sub(below), below)];
+    // `below` is at most 4 GiB, so the two are disjoint; a length near 2^64 is no file, and serves its low part only.
+    RunMap::new(runs.into_iter().flatten()).unwrap_or_else(|_| RunMap::flat(below))
+}
+
+/// The layouts that a raw image of `len` bytes can have, the likeliest first, each with its runs. One that would be the same
+/// as another is not repeated: an image below 2.75 GiB has one layout.
+pub fn raw_layouts(len: u64) -> Vec<(MemoryLayout, RunMap)> {
+    let mut layouts: Vec<(MemoryLayout, RunMap)> = Vec::new();
+    // A flat image that reaches past the hole carries the hole along, so it is longer than 4 GiB; the shorter ones are flat
+    // only when the machine had no hole there.
+    let candidates = [MemoryLayout::Q35, MemoryLayout::I440fx, MemoryLayout::Flat];
+    for layout in candidates {
+        if let Some(runs) = layout.runs(len)
+            && layouts.iter().all(|(_, other)| *other != runs)
+        {
+            layouts.push((layout, runs));
+        }
+    }
+    if let [(layout, _)] = layouts.as_mut_slice() {
+        *layout = MemoryLayout::Flat;
+    }
+    layouts
+}
+
+/// Reads a list of runs: `FIRST-LAST@OFFSET`, separated by commas. Addresses are inclusive, numbers decimal or with `0x`.
+///
+/// # Errors
+/// [`Error::Argument`] for what is not such a list, [`Error::Overlap`] when an address comes up twice.
+///
+/// # Examples
+/// ```
+/// let runs = memflow_snapshot::parse_runs("0-0xbfffffff@0,0x100000000-0x13fffffff@0xc0000000")?;
+/// assert_eq!(runs.total_bytes(), 4 << 30);
+/// # Ok::<(), memflow_core::Error>(())
+/// ```
+pub fn parse_runs(text: &str) -> Result<RunMap> {
+    let runs: Vec<Run> = text.split(',').map(|part| parse_run(part.trim())).collect::<Result<_>>()?;
+    RunMap::new(runs)
+}
+
+fn parse_run(text: &str) -> Result<Run> {
+    const FORM: &str = "FIRST-LAST@OFFSET, such as 0x100000000-0x13fffffff@0xc0000000";
+    let bad = || bad_argument("run of memory", text, FORM);
+    let (range, offset) = text.split_once('@').ok_or_else(bad)?;
+    let (first, last) = range.split_once('-').ok_or_else(bad)?;
+    let (first, last) = (parse_number(first).ok_or_else(bad)?, parse_number(last).ok_or_else(bad)?);
+    let offset = parse_number(offset).ok_or_else(bad)?;
+    let range = PhysRange::inclusive(PhysAddr::new(first), PhysAddr::new(last))
+        .ok_or_else(|| bad_argument("run of memory", text, "a last address that is not below the first"))?;
+    Ok(Run { range, offset })
+}
+
+fn parse_number(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => (digits, 16),
+        None => (text, 10),
+    };
+    // `from_str_radix` takes a sign.
+    if digits.starts_with(['+', '-']) {
+        return None;
+    }
+    u64::from_str_radix(digits, radix).ok()
+}
+
+fn bad_argument(what: &'static str, found: &str, expected: &'static str) -> Error {
+    Error::Argument { what, expected: expected.into(), found: found.to_owned() }
+}

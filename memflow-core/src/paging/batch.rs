@@ -1,0 +1,223 @@
+//! Walks of many addresses through tables that have to be called for: devices, plugins, files that cannot be mapped.
+//!
+//! Owns: which entries are fetched when: all of one level in one call.
+//! Must not know: bits of an entry (`entry`), callers' buffers, the operating system.
+//! Keeps: each address leaves once, with a page or with the level where it stopped; at most one call per level whatever the batch.
+//! Only when a read of several neighbouring entries fails in part are those behind the failure asked for once more, one by one.
+
+use super::{
+    Walked,
+    arch::{Architecture, EntrySize},
+    entry::{Halt, Next, Node},
+    walk::stop_cause,
+};
+use crate::{
+    address::{PhysAddr, PhysRange},
+    error::StopCause,
+    memory::{Outcome, PhysRead, PhysicalMemory, RunMap},
+};
+
+/// Entries of one table are read together when no more than this many unwanted bytes lie between them: a cache line
+/// costs a device what eight bytes cost it. The bytes in flight stay below nine times the entries wanted.
+const JOIN_GAP: u64 = 64;
+
+/// Addresses on their way: `first..=last` of an operation, and the table they have come to.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    op: usize,
+    first: u64,
+    last: u64,
+    node: Node,
+}
+
+/// Walks all ranges `(op, first, last)`, level by level, and calls `each` for every part of them, in no particular order.
+pub(super) fn walk_ranges(
+    arch: &Architecture,
+    root: PhysAddr,
+    memory: &dyn PhysicalMemory,
+    ranges: impl Iterator<Item = (usize, u64, u64)>,
+    mut each: impl FnMut(Walked),
+) {
+    let mut items = Vec::with_capacity(ranges.size_hint().0);
+    for (op, mut first, last) in ranges {
+        loop {
+            let (end, canonical) = arch.canonical_part(first, last);
+            if canonical {
+                items.push(Item { op, first, last: end, node: Node::root(root) });
+            } else {
+                each(Walked { op, first, last: end, result: Err(Halt::not_canonical(root)) });
+            }
+            match end.checked_add(1) {
+                Some(next) if end < last => first = next,
+                _ => break,
+            }
+        }
+    }
+    if items.is_empty() {
+        return;
+    }
+    let runs = memory.metadata().runs;
+    for (depth, level) in arch.levels.iter().enumerate() {
+        cut_at_entries(&mut items, level.offset_mask());
+        items.sort_unstable_by_key(|item| item.node.entry_address(arch, level, item.first));
+        let mut wanted: Vec<PhysAddr> = Vec::with_capacity(items.len());
+        wanted.extend(items.iter().map(|item| item.node.entry_address(arch, level, item.first)));
+        wanted.dedup();
+        let entries = read_entries(memory, &runs, arch.entry_size, &wanted);
+        let number = arch.level_number(depth);
+        let mut known = wanted.iter().zip(entries).peekable();
+        items.retain_mut(|item| {
+            let at = item.node.entry_address(arch, level, item.first);
+            while known.next_if(|(address, _)| **address < at).is_some() {}
+            let entry = known.peek().map_or(Err(StopCause::TableUnreadable), |(_, entry)| *entry);
+            let next = match entry {
+                Ok(entry) => item.node.decode(arch, level, number, entry, item.first),
+                Err(cause) => Err(item.node.halt(number, 0, cause)),
+            };
+            let result = match next {
+                Ok(Next::Table(node)) => {
+                    item.node = node;
+                    return true;
+                }
+                Ok(Next::Page(found)) => Ok(found),
+                Err(halt) => Err(halt),
+            };
+            each(Walked { op: item.op, first: item.first, last: item.last, result });
+            false
+        });
+        if items.is_empty() {
+            return;
+        }
+    }
+    // Only an architecture whose lowest level leads to tables comes here.
+    for item in items {
+        let result = Err(item.node.halt(0, 0, StopCause::ReservedBit));
+        each(Walked { op: item.op, first: item.first, last: item.last, result });
+    }
+}
+
+/// Cuts items so that each lies under one entry of the level whose entries cover the bits of `inside`.
+fn cut_at_entries(items: &mut Vec<Item>, inside: u64) {
+    let mut next = 0;
+    while let Some(item) = items.get_mut(next) {
+        let end = item.first | inside;
+        // `end` is below `last`, so there is an address after it.
+        let rest = (end < item.last).then_some(Item { first: end.wrapping_add(1), ..*item });
+        if let Some(rest) = rest {
+            item.last = end;
+            items.push(rest);
+        }
+        next = next.saturating_add(1);
+    }
+}
+
+/// Reads the entries at `wanted`, sorted and distinct, in one call.
+fn read_entries(
+    memory: &dyn PhysicalMemory,
+    runs: &RunMap,
+    size: EntrySize,
+    wanted: &[PhysAddr],
+) -> Vec<Result<u64, StopCause>> {
+    let mut entries = Vec::with_capacity(wanted.len());
+    let mut lost = Vec::new();
+    let reads = join(runs, size, wanted);
+    read_joined(memory, size, &reads, wanted, |index, entry| {
+        if entry.is_none() {
+            lost.push(index);
+        }
+        entries.push(entry.unwrap_or(Err(StopCause::TableUnreadable)));
+    });
+    if !lost.is_empty() {
+        let again: Vec<PhysAddr> = lost.iter().filter_map(|index| wanted.get(*index).copied()).collect();
+        let reads: Vec<TableRead> =
+            again.iter().map(|at| TableRead { at: *at, len: size.bytes(), entries: 1 }).collect();
+        read_joined(memory, size, &reads, &again, |index, entry| {
+            if let (Some(place), Some(entry)) = (lost.get(index).and_then(|index| entries.get_mut(*index)), entry) {
+                *place = entry;
+            }
+        });
+    }
+    entries
+}
+
+/// One read of table memory, and how many of the wanted entries it brings.
+#[derive(Clone, Copy, Debug)]
+struct TableRead {
+    at: PhysAddr,
+    len: u64,
+    entries: usize,
+}
+
+/// Joins wanted entries that lie close together in one run of the target.
+fn join(runs: &RunMap, size: EntrySize, wanted: &[PhysAddr]) -> Vec<TableRead> {
+    let mut reads: Vec<TableRead> = Vec::new();
+    let mut run: Option<PhysRange> = None;
+    for at in wanted {
+        let len = at
+            .offset_from(reads.last().map_or(*at, |read| read.at))
+            .and_then(|offset| offset.checked_add(size.bytes()));
+        let in_run = len.and_then(|len| PhysRange::new(*at, size.bytes()).map(|entry| (len, entry.last())));
+        match (reads.last_mut(), in_run) {
+            (Some(read), Some((len, Some(last))))
+                if len.saturating_sub(read.len) <= JOIN_GAP.saturating_add(size.bytes())
+                    && run.is_some_and(|run| run.contains(last)) =>
+            {
+                read.len = len;
+                read.entries = read.entries.saturating_add(1);
+            }
+            _ => {
+                run = runs.find(*at).map(|run| run.range);
+                reads.push(TableRead { at: *at, len: size.bytes(), entries: 1 });
+            }
+        }
+    }
+    reads
+}
+
+/// Carries out `reads` in one call and calls `each` for every wanted entry in order: the entry, why it could not be read, or `None`
+/// when a read that it shares with others failed before it was reached.
+fn read_joined(
+    memory: &dyn PhysicalMemory,
+    size: EntrySize,
+    reads: &[TableRead],
+    wanted: &[PhysAddr],
+    mut each: impl FnMut(usize, Option<Result<u64, StopCause>>),
+) {
+    let total = reads.iter().fold(0u64, |sum, read| sum.saturating_add(read.len));
+    let mut buffer = vec![0u8; usize::try_from(total).unwrap_or(usize::MAX)];
+    let mut ops = Vec::with_capacity(reads.len());
+    let mut rest = buffer.as_mut_slice();
+    for read in reads {
+        let len = usize::try_from(read.len).unwrap_or(usize::MAX).min(rest.len());
+        let (buf, after) = std::mem::take(&mut rest).split_at_mut(len);
+        rest = after;
+        ops.push(PhysRead::new(read.at, buf));
+    }
+    // What failed is in the outcomes.
+    let _ = memory.read_batch(&mut ops);
+    let mut next = wanted.iter().enumerate();
+    for (op, read) in ops.iter().zip(reads) {
+        for (index, at) in next.by_ref().take(read.entries) {
+            let offset = at.offset_from(read.at).unwrap_or(u64::MAX);
+            each(index, entry_in(op, offset, size, read.entries > 1));
+        }
+    }
+}
+
+/// The entry at `offset` of a read, as far as the outcome allows.
+fn entry_in(op: &PhysRead<'_>, offset: u64, size: EntrySize, shared: bool) -> Option<Result<u64, StopCause>> {
+    let arrived = match op.outcome {
+        Outcome::Done => u64::MAX,
+        Outcome::Failed { offset, .. } => offset,
+        Outcome::NotAttempted => 0,
+    };
+    if offset.saturating_add(size.bytes()) > arrived {
+        return if shared { None } else { stop_cause(op.outcome).map(Err) };
+    }
+    let bytes = usize::try_from(offset).ok().and_then(|offset| op.buf.get(offset..)).unwrap_or_default();
+    let entry = match size {
+        EntrySize::Eight => bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)),
+        EntrySize::Four => bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes).into()),
+    };
+    Some(entry.ok_or(StopCause::TableUnreadable))
+}

@@ -1,0 +1,210 @@
+//! The folder of guests: prepared once, handed out ever after.
+//!
+//! Owns: names to folders, stamps, locks, and the way from a spec to a captured or running guest.
+//! Must not know: what a capture consists of.
+//! Keeps: a folder under its final name is complete; work happens beside it and is renamed. One process prepares a guest,
+//! others wait for it. A guest is prepared anew when its spec or the guest's sources change; newer packages alone do not.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::capture;
+use crate::error::{Error, Result, WithPath};
+use crate::machine::RunningGuest;
+use crate::meta::Meta;
+use crate::packages::Packages;
+use crate::program::{self, Boot};
+use crate::spec::{MATRIX, Spec};
+use crate::truth::Truth;
+
+/// Changes when captures mean something else than before.
+const FORMAT: u32 = 1;
+
+/// The folder of guests.
+#[derive(Debug, Clone)]
+pub struct Guests {
+    root: PathBuf,
+}
+
+/// A captured guest.
+#[derive(Debug, Clone)]
+pub struct CapturedGuest {
+    folder: PathBuf,
+    /// What is known about it from outside.
+    pub meta: Meta,
+    /// What it said about itself.
+    pub truth: Truth,
+}
+
+impl Guests {
+    /// The workspace's folder, `target/guests`, or the one `MEMFLOW_GUESTS_DIR` names.
+    ///
+    /// # Errors
+    /// The folder cannot be created.
+    pub fn locate() -> Result<Self> {
+        let root = std::env::var_os("MEMFLOW_GUESTS_DIR")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests"), PathBuf::from);
+        std::fs::create_dir_all(&root).at(&root)?;
+        let root = root.canonicalize().at(root)?;
+        Ok(Self { root })
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The spec of that name in the matrix.
+    ///
+    /// # Errors
+    /// No such name; the error lists all.
+    pub fn spec(name: &str) -> Result<&'static Spec> {
+        MATRIX.iter().find(|spec| spec.name == name).ok_or_else(|| {
+            let known: Vec<&str> = MATRIX.iter().map(|spec| spec.name).collect();
+            Error::UnknownGuest { name: name.into(), known: known.join(", ") }
+        })
+    }
+
+    /// Whether a guest is there already.
+    pub fn is_prepared(&self, spec: &Spec) -> bool {
+        let stamp = std::fs::read_to_string(self.root.join(spec.name).join("stamp"));
+        stamp.is_ok_and(|stamp| stamp == key(spec))
+    }
+
+    /// A captured guest of the matrix, prepared now if it is not there.
+    ///
+    /// # Errors
+    /// No such name, or it cannot be prepared; the error says the way out.
+    pub fn ensure(&self, name: &str) -> Result<CapturedGuest> {
+        let spec = Self::spec(name)?;
+        self.prepare(spec, &|_| {})?;
+        self.captured(name)
+    }
+
+    /// A captured guest that is there.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn captured(&self, name: &str) -> Result<CapturedGuest> {
+        let folder = self.root.join(name);
+        if !folder.join("stamp").exists() {
+            return Err(Error::MissingFile { path: folder, hint: format!("cargo xtask guests {name}") });
+        }
+        Ok(CapturedGuest {
+            meta: Meta::load(&folder.join("meta.json"))?,
+            truth: Truth::load(folder.join("truth"))?,
+            folder,
+        })
+    }
+
+    /// Prepares a guest unless it is there; `progress` hears what happens.
+    ///
+    /// # Errors
+    /// As [`Guests::ensure`].
+    pub fn prepare(&self, spec: &Spec, progress: &dyn Fn(&str)) -> Result<()> {
+        if self.is_prepared(spec) {
+            return Ok(());
+        }
+        let _lock = self.lock(spec.name)?;
+        if self.is_prepared(spec) {
+            return Ok(());
+        }
+        let work = self.root.join(format!(".{}.work", spec.name));
+        if work.exists() {
+            std::fs::remove_dir_all(&work).at(&work)?;
+        }
+        std::fs::create_dir_all(&work).at(&work)?;
+        let boot = self.build(spec, &work, progress)?;
+        progress("booting");
+        let mut guest = RunningGuest::start(spec, &boot, &work)?;
+        progress("capturing");
+        let meta = capture::capture(&mut guest, &work, &boot.packages)?;
+        let live = guest.ram_path();
+        drop(guest);
+        std::fs::remove_file(&live).at(live)?;
+        for socket in ["qmp.sock", "agent.sock"] {
+            let _ = std::fs::remove_file(work.join(socket));
+        }
+        meta.save(&work.join("meta.json"))?;
+        let stamp = work.join("stamp");
+        std::fs::write(&stamp, key(spec)).at(stamp)?;
+        let folder = self.root.join(spec.name);
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).at(&folder)?;
+        }
+        std::fs::rename(&work, &folder).at(folder)
+    }
+
+    /// Boots a guest that stays alive until the value is dropped; its kernel is taken from the captured one's folder.
+    ///
+    /// # Errors
+    /// As [`Guests::ensure`].
+    pub fn boot(&self, spec: &Spec) -> Result<RunningGuest> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = self.root.join("live").join(format!("{}-{}-{number}", spec.name, std::process::id()));
+        std::fs::create_dir_all(&folder).at(&folder)?;
+        let prepared = self.root.join(spec.name);
+        let boot = if self.is_prepared(spec) {
+            let packages = Meta::load(&prepared.join("meta.json"))?.packages;
+            Boot { kernel: prepared.join("vmlinuz"), initrd: prepared.join("initramfs.cpio"), packages }
+        } else {
+            self.build(spec, &folder, &|_| {})?
+        };
+        RunningGuest::start(spec, &boot, &folder).map(RunningGuest::temporary)
+    }
+
+    fn build(&self, spec: &Spec, folder: &Path, progress: &dyn Fn(&str)) -> Result<Boot> {
+        progress("fetching packages");
+        // Lists and downloads are shared by all guests.
+        let _lock = self.lock("packages")?;
+        let packages = Packages::open(&self.root)?;
+        program::build(&packages, spec, folder)
+    }
+
+    fn lock(&self, name: &str) -> Result<File> {
+        let path = self.root.join(format!(".{name}.lock"));
+        let file = File::create(&path).at(&path)?;
+        file.lock().at(path)?;
+        Ok(file)
+    }
+}
+
+impl CapturedGuest {
+    /// The guest's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The RAM file.
+    pub fn ram(&self) -> PathBuf {
+        self.folder.join("ram.img")
+    }
+
+    /// The ELF core of the same instant.
+    pub fn core(&self) -> PathBuf {
+        self.folder.join("core.elf")
+    }
+
+    /// One of the texts: `registers.txt`, `tlb.txt`, `mtree.txt`, `gva2gpa.txt`.
+    ///
+    /// # Errors
+    /// The file is missing.
+    pub fn text(&self, name: &str) -> Result<String> {
+        let path = self.folder.join(name);
+        std::fs::read_to_string(&path).at(path)
+    }
+}
+
+/// What a guest depends on, as a stamp's text.
+fn key(spec: &Spec) -> String {
+    // FNV-1a, 64 bits: stable across compilers.
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for (name, text) in program::SOURCES {
+        for byte in name.bytes().chain(text.bytes()) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+    format!("format {FORMAT}\nsources {hash:016x}\n{spec:?}\n")
+}

@@ -1,0 +1,205 @@
+//! A guest that runs: QEMU as a child process, its monitor, and the agent inside.
+//!
+//! Owns: the QEMU command line and the life of the process.
+//! Must not know: captures, stamps, what tests want.
+//! Keeps: QEMU dies with the value; all its files lie in one folder, and it is started there so that socket paths stay short.
+//! Source: qemu-system-x86_64(1).
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::channel::{Agent, Qmp};
+use crate::error::{Result, WithPath, unexpected};
+use crate::program::Boot;
+use crate::spec::{Machine, Spec};
+use crate::tool;
+use crate::truth::{Truth, unpack};
+
+/// Longest wait for one answer; a boot under emulation on a busy machine is the slowest.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// A running guest.
+#[derive(Debug)]
+pub struct RunningGuest {
+    spec: Spec,
+    folder: PathBuf,
+    temporary: bool,
+    process: Child,
+    qmp: Qmp,
+    agent: Agent,
+    version: String,
+}
+
+impl RunningGuest {
+    /// Starts QEMU in `folder` and returns before the kernel is up; the first command waits for it.
+    pub(crate) fn start(spec: &Spec, boot: &Boot, folder: &Path) -> Result<Self> {
+        tool::require("qemu-system-x86_64", "qemu-system-x86")?;
+        let log = folder.join("qemu.log");
+        let output = std::fs::File::create(&log).at(&log)?;
+        let errors = output.try_clone().at(&log)?;
+        let mut process = command_line(spec, boot)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .at("qemu-system-x86_64")?;
+        let connected = Qmp::connect(folder).and_then(|qmp| Ok((qmp, Agent::connect(folder)?)));
+        let ((qmp, greeting), agent) = match connected {
+            Ok(connected) => connected,
+            Err(error) => {
+                let _ = process.kill();
+                let _ = process.wait();
+                return Err(error);
+            }
+        };
+        let number =
+            |key: &str| greeting.pointer(&format!("/QMP/version/qemu/{key}")).and_then(Value::as_u64).unwrap_or(0);
+        let version = format!("{}.{}.{}", number("major"), number("minor"), number("micro"));
+        Ok(Self { spec: *spec, folder: folder.into(), temporary: false, process, qmp, agent, version })
+    }
+
+    /// Removes the folder when the guest ends.
+    pub(crate) fn temporary(mut self) -> Self {
+        self.temporary = true;
+        self
+    }
+
+    /// What was booted.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The folder with the guest's sockets, logs and memory.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// QEMU's version.
+    pub fn qemu_version(&self) -> &str {
+        &self.version
+    }
+
+    /// The file that is the guest's RAM, live.
+    pub fn ram_path(&self) -> PathBuf {
+        self.folder.join("live.img")
+    }
+
+    /// Sends one QMP request, `{"execute": …, "arguments": …}`, and returns what it returned.
+    ///
+    /// # Errors
+    /// The request is refused, or not answered in ten minutes.
+    pub fn qmp(&mut self, request: &Value) -> Result<Value> {
+        self.qmp.request(request, LIMIT)
+    }
+
+    /// Runs one line of QEMU's human monitor and returns its text.
+    ///
+    /// # Errors
+    /// As [`RunningGuest::qmp`].
+    pub fn hmp(&mut self, line: &str) -> Result<String> {
+        let answer = self.qmp.execute("human-monitor-command", json!({ "command-line": line }), LIMIT)?;
+        Ok(answer.as_str().unwrap_or_default().replace('\r', ""))
+    }
+
+    /// Stops all vCPUs.
+    ///
+    /// # Errors
+    /// As [`RunningGuest::qmp`].
+    pub fn pause(&mut self) -> Result<()> {
+        self.qmp.execute("stop", json!({}), LIMIT).map(drop)
+    }
+
+    /// Lets the vCPUs run on.
+    ///
+    /// # Errors
+    /// As [`RunningGuest::qmp`].
+    pub fn resume(&mut self) -> Result<()> {
+        self.qmp.execute("cont", json!({}), LIMIT).map(drop)
+    }
+
+    /// Writes an ELF core of the guest's physical memory.
+    ///
+    /// # Errors
+    /// As [`RunningGuest::qmp`].
+    pub fn dump_elf(&mut self, to: &Path) -> Result<()> {
+        let to = std::path::absolute(to).at(to)?;
+        let arguments = json!({ "paging": false, "protocol": format!("file:{}", to.display()) });
+        self.qmp.execute("dump-guest-memory", arguments, LIMIT).map(drop)
+    }
+
+    /// Sends a line to the agent inside: `procs`, `spawn NAME` (answers the pid), `kill PID`, `exit`.
+    ///
+    /// # Errors
+    /// The agent refuses, or does not answer in ten minutes.
+    pub fn command(&mut self, line: &str) -> Result<String> {
+        self.agent.command(line, LIMIT).map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    }
+
+    /// Starts a process of that name in the guest and returns its pid.
+    ///
+    /// # Errors
+    /// As [`RunningGuest::command`].
+    pub fn spawn(&mut self, name: &str) -> Result<u32> {
+        let answer = self.command(&format!("spawn {name}"))?;
+        answer.parse().map_err(|_| unexpected("spawn", "a pid", &answer))
+    }
+
+    /// Waits until the guest is up and settled, and takes its truth into `folder`.
+    ///
+    /// # Errors
+    /// As [`RunningGuest::command`]; the answer is not what the agent writes.
+    pub fn truth_into(&mut self, folder: &Path) -> Result<Truth> {
+        let stream = self.agent.command("truth", LIMIT)?;
+        unpack(&stream, folder)?;
+        Truth::load(folder)
+    }
+
+    /// A fresh truth, kept beside the guest's other files.
+    ///
+    /// # Errors
+    /// As [`RunningGuest::truth_into`].
+    pub fn truth(&mut self) -> Result<Truth> {
+        let folder = self.folder.join("truth");
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).at(&folder)?;
+        }
+        self.truth_into(&folder)
+    }
+}
+
+impl Drop for RunningGuest {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if self.temporary {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+fn command_line(spec: &Spec, boot: &Boot) -> Command {
+    let memory = spec.memory_mib;
+    // Emulation gives the same machine everywhere; a host with a working /dev/kvm may ask for it.
+    let accel = std::env::var("MEMFLOW_GUESTS_ACCEL").unwrap_or_else(|_| "tcg".into());
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-accel", &accel]);
+    qemu.args(["-cpu", spec.cpu(), "-smp", &spec.cpus.to_string(), "-m", &format!("{memory}M")]);
+    qemu.args(["-object", &format!("memory-backend-file,id=ram,size={memory}M,mem-path=live.img,share=on")]);
+    qemu.args(["-machine", &format!("{},memory-backend=ram", spec.machine.qemu())]);
+    if spec.machine == Machine::Q35 {
+        // A display's memory: a second hole below 1 MiB, and RAM in the dump that is not in the RAM file.
+        qemu.args(["-device", "VGA"]);
+    }
+    qemu.args(["-device", "vmcoreinfo", "-device", "virtio-rng-pci"]);
+    qemu.args(["-qmp", "unix:qmp.sock,server=on,wait=off", "-serial", "file:console.log"]);
+    qemu.args(["-device", "virtio-serial-pci"]);
+    qemu.args(["-chardev", "socket,id=agent,path=agent.sock,server=on,wait=off"]);
+    qemu.args(["-device", "virtserialport,chardev=agent,name=agent"]);
+    qemu.arg("-kernel").arg(&boot.kernel).arg("-initrd").arg(&boot.initrd);
+    qemu.args(["-append", &spec.kernel_command_line()]);
+    qemu
+}
