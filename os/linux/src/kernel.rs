@@ -67,7 +67,7 @@ impl Kernel {
             return Err(Error::NotRecognised { what: "Linux kernel", looked_for: evidence.join("; ") });
         };
         let Found { space, note, known, .. } = &found;
-        let view = SpaceView::new(memory.clone(), *space);
+        let view = SpaceView::new(memory.clone(), space.clone());
         let symbols = note
             .as_ref()
             .and_then(|note| Symbols::from_vmcoreinfo(&view, note, known))

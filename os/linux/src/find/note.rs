@@ -89,7 +89,7 @@ fn check(memory: &Arc<dyn PhysicalMemory>, note: VmcoreInfo) -> Result<Found> {
         Some(_) => &x86::X64_LA57,
     };
     let space = AddressSpace::new(arch, root.as_u64());
-    let view = SpaceView::new(memory.clone(), space);
+    let view = SpaceView::new(memory.clone(), space.clone());
     let mut bytes = vec![0; UTS_LEN];
     view.read_into(uts, &mut bytes)?;
     let mut terminated = release.clone().into_bytes();
