@@ -3,13 +3,24 @@
 mod bytes;
 mod find;
 mod kernel;
+mod list;
 mod log;
+mod mm;
+mod modules;
+mod os;
+mod process;
+mod record;
 mod symbols;
+mod task;
 mod types;
+mod vfs;
 mod vmcoreinfo;
+mod worker;
 
 pub use crate::{
     kernel::{Kernel, LinuxOptions},
+    os::LinuxOs,
+    process::LinuxProcess,
     symbols::{Symbols, module_symbols},
     types::{Field, Types},
 };

@@ -1,0 +1,200 @@
+//! Structures of the kernel, read by field.
+//!
+//! Owns: [`Span`], the part of a structure that holds a set of its fields, and [`Record`], that part of one instance, read once.
+//! Must not know: which structures there are, how their fields were found.
+//! Keeps: one read per instance, one batch for many; a number is only taken from bytes that were read.
+
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use memflow_core::{
+    MemoryView, VirtAddr,
+    error::{Error, Result},
+    memory::{Outcome, ViewRead},
+};
+
+use crate::types::Field;
+
+/// No structure of the kernel that is read here comes near this size; type information that claims more is damaged.
+const MAX_SPAN: u64 = 64 << 10;
+
+/// The part of a structure that holds a set of its fields.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Span {
+    structure: &'static str,
+    start: u64,
+    len: u64,
+}
+
+impl Span {
+    /// The smallest part of `structure` that holds all of `fields`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when the fields lie further apart than any structure of the kernel is large.
+    pub(crate) fn of(structure: &'static str, fields: impl IntoIterator<Item = Field>) -> Result<Self> {
+        let mut start = u64::MAX;
+        let mut end = 0;
+        for field in fields {
+            start = start.min(field.offset);
+            end = end.max(field.offset.saturating_add(field.size));
+        }
+        let len = end.saturating_sub(start);
+        if len > MAX_SPAN {
+            return Err(Error::Unsupported {
+                what: format!("a kernel whose {structure} has {len} bytes"),
+                why: format!("at most {MAX_SPAN} are expected; its type information looks damaged"),
+            });
+        }
+        Ok(Self { structure, start: start.min(end), len })
+    }
+}
+
+/// The fields of one structure of the kernel, as read.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    address: VirtAddr,
+    span: Span,
+    bytes: Vec<u8>,
+}
+
+impl Record {
+    /// Reads `span` of the structure at `address`.
+    pub(crate) fn read(view: &dyn MemoryView, address: VirtAddr, span: Span) -> Result<Self> {
+        read_each(view, [(address, span)]).pop().unwrap_or_else(|| Err(Self::unanswered(0)))
+    }
+
+    fn unanswered(index: usize) -> Error {
+        Error::Unanswered { who: "kernel view".to_owned(), index }
+    }
+
+    /// The address of the structure.
+    pub(crate) fn address(&self) -> VirtAddr {
+        self.address
+    }
+
+    /// The name of the structure.
+    pub(crate) fn structure(&self) -> &'static str {
+        self.span.structure
+    }
+
+    /// `len` bytes at `offset` of the structure.
+    pub(crate) fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
+        let inside = || {
+            let from = usize::try_from(offset.checked_sub(self.span.start)?).ok()?;
+            let to = from.checked_add(usize::try_from(len).ok()?)?;
+            self.bytes.get(from..to)
+        };
+        inside().ok_or_else(|| Error::Range { address: self.address.wrapping_add(offset).into(), len })
+    }
+
+    /// The bytes of a field.
+    pub(crate) fn bytes(&self, field: Field) -> Result<&[u8]> {
+        self.slice(field.offset, field.size)
+    }
+
+    /// `len` bytes at an address that lies in the part that was read; `None` when it does not.
+    pub(crate) fn bytes_at(&self, address: VirtAddr, len: u64) -> Option<&[u8]> {
+        self.slice(address.offset_from(self.address)?, len).ok()
+    }
+
+    /// The number in a field of up to eight bytes (little-endian, as on every supported architecture).
+    pub(crate) fn number(&self, field: Field) -> Result<u64> {
+        let bytes = self.bytes(field)?;
+        let mut value = [0; 8];
+        match value.get_mut(..bytes.len()) {
+            Some(low) if !bytes.is_empty() => low.copy_from_slice(bytes),
+            _ => {
+                return Err(Error::Corrupt {
+                    what: self.span.structure,
+                    address: self.address.wrapping_add(field.offset).into(),
+                    expected: "a field of 1 to 8 bytes".into(),
+                    found: format!("{} bytes", field.size).into(),
+                });
+            }
+        }
+        Ok(u64::from_le_bytes(value))
+    }
+
+    /// The number in a field of at most four bytes.
+    pub(crate) fn u32(&self, field: Field) -> Result<u32> {
+        let value = self.number(field)?;
+        u32::try_from(value).map_err(|_| Error::Corrupt {
+            what: self.span.structure,
+            address: self.address.wrapping_add(field.offset).into(),
+            expected: "a 32-bit number".into(),
+            found: format!("{value:#x}").into(),
+        })
+    }
+
+    /// The address in a pointer field.
+    pub(crate) fn pointer(&self, field: Field) -> Result<VirtAddr> {
+        self.number(field).map(VirtAddr::new)
+    }
+
+    /// The number at `index` of an array of numbers of `size` bytes.
+    pub(crate) fn element(&self, array: Field, index: u64, size: u64) -> Result<u64> {
+        let offset = index.checked_mul(size).and_then(|at| at.checked_add(array.offset));
+        let offset = offset.ok_or(Error::Range { address: self.address.into(), len: size })?;
+        self.number(Field { offset, size, bits: None })
+    }
+
+    /// The two pointers of a `struct list_head`: next, previous.
+    pub(crate) fn links(&self, node: Field) -> Result<(VirtAddr, VirtAddr)> {
+        let size = node.size.checked_div(2).unwrap_or_default();
+        let next = self.element(node, 0, size)?;
+        let previous = self.element(node, 1, size)?;
+        Ok((VirtAddr::new(next), VirtAddr::new(previous)))
+    }
+
+    /// The text in a character array, up to its first zero byte.
+    pub(crate) fn text(&self, field: Field) -> Result<String> {
+        self.bytes(field).map(text)
+    }
+}
+
+/// Text up to the first zero byte; bytes that are not UTF-8 become replacement characters.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+}
+
+/// Reads many structures with one batch; one answer for each request, in its order.
+pub(crate) fn read_each(
+    view: &dyn MemoryView,
+    requests: impl IntoIterator<Item = (VirtAddr, Span)>,
+) -> Vec<Result<Record>> {
+    let mut records: Vec<Record> = requests
+        .into_iter()
+        // A span has at most `MAX_SPAN` bytes.
+        .map(|(address, span)| Record { address, span, bytes: vec![0; usize::try_from(span.len).unwrap_or_default()] })
+        .collect();
+    let mut ops: Vec<ViewRead<'_>> = records
+        .iter_mut()
+        .map(|record| ViewRead::new(record.address.wrapping_add(record.span.start), &mut record.bytes))
+        .collect();
+    // Each failure is in its own outcome; an operation without one is told apart below.
+    let _ = view.read_batch(&mut ops);
+    let outcomes: Vec<Outcome> = ops.iter().map(|op| op.outcome).collect();
+    records
+        .into_iter()
+        .zip(outcomes)
+        .enumerate()
+        .map(|(index, (record, outcome))| match outcome {
+            Outcome::Done => Ok(record),
+            Outcome::Failed { reason, .. } => Err(Error::Access {
+                kind: memflow_core::error::AccessKind::Read,
+                address: record.address.wrapping_add(record.span.start).into(),
+                len: record.span.len,
+                reason,
+            }
+            .context(record.span.structure)),
+            Outcome::NotAttempted => Err(Record::unanswered(index)),
+        })
+        .collect()
+}
