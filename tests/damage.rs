@@ -35,6 +35,15 @@ fn symbol(os: &LinuxOs, name: &str) -> VirtAddr {
     os.symbols_named(name).unwrap().first().unwrap_or_else(|| panic!("no symbol {name}")).address
 }
 
+/// The address of a symbol in the dump's VMCOREINFO: the symbol table does not list itself.
+fn noted(os: &LinuxOs, name: &str) -> VirtAddr {
+    let note = os.physical_memory().facts().vmcoreinfo.clone().unwrap();
+    let note = String::from_utf8(note).unwrap();
+    let key = format!("SYMBOL({name})=");
+    let value = note.lines().find_map(|line| line.strip_prefix(&key)).unwrap_or_else(|| panic!("no {key}"));
+    VirtAddr::new(u64::from_str_radix(value, 16).unwrap())
+}
+
 fn expected_pids(guest: &CapturedGuest) -> Vec<u32> {
     guest.truth.processes().unwrap().into_iter().map(|process| process.pid).collect()
 }

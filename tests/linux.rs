@@ -46,6 +46,7 @@ fn processes_equal_proc(name: &str) {
     check(name, |guest, opened| {
         let agent = guest.truth.agent_pid().unwrap();
         let expected = guest.truth.processes().unwrap();
+        let last_states = last_states(guest);
         let found = opened.os.processes().unwrap().into_complete().unwrap();
         let found: BTreeMap<u32, _> = found.into_iter().map(|process| (process.pid, process)).collect();
         let pids = |list: &mut dyn Iterator<Item = u32>| list.collect::<Vec<_>>();
@@ -61,17 +62,36 @@ fn processes_equal_proc(name: &str) {
             assert_eq!(ours.parent_pid, truth.ppid, "parent of {what}");
             assert_eq!(ours.uid, Some(truth.uid), "user of {what}");
             assert_eq!(ours.gid, Some(truth.gid), "group of {what}");
-            // The agent reads its own state while it runs, and sleeps when the memory is taken.
-            let state = if truth.pid == agent { 'S' } else { truth.state };
-            assert_eq!(ours.state.letter(), state, "state of {what}");
+            // The agent reads its own state while it runs, and sleeps when the memory is taken. A thread of the kernel may
+            // wake up in between.
+            let state = if truth.pid == agent { 'S' } else { last_states[&truth.pid] };
+            let woken = truth.kernel_thread && ours.state.letter() == 'R';
+            assert!(ours.state.letter() == state || woken, "state of {what} is {} not {state}", ours.state);
             assert_eq!(ours.threads, truth.threads, "threads of {what}");
             assert_eq!(ours.kernel_thread, truth.kernel_thread, "kind of {what}");
-            // Work-queue workers: /proc appends what they work on while it prints.
-            let expected_name = if truth.kernel_thread { truth.task_name() } else { &truth.name };
-            assert!(ours.name == expected_name || ours.name == truth.name, "name of {what} is {}", ours.name);
+            if truth.kernel_thread && truth.name.starts_with("kworker/") {
+                // /proc appends what the worker did last, and it may have done something else since.
+                let (own, work) = ours.name.split_at(truth.task_name().len());
+                assert_eq!(own, truth.task_name(), "name of {what}");
+                assert!(work.is_empty() || work.starts_with(['-', '+']), "name of {what} is {}", ours.name);
+            } else {
+                assert_eq!(ours.name, truth.name, "name of {what}");
+            }
             assert_eq!(ours.start_time.as_millis() / 10, u128::from(truth.start_ticks), "start of {what}");
         }
     });
+}
+
+/// The state of each process as the guest last told it before its CPUs were stopped.
+fn last_states(guest: &CapturedGuest) -> BTreeMap<u32, char> {
+    let list = guest.truth.text("procs").unwrap();
+    let state = |line: &str| {
+        let mut words = line.split(' ');
+        let pid = words.next()?.parse().ok()?;
+        let letter = words.nth(1)?.chars().next()?;
+        Some((pid, letter))
+    };
+    list.lines().map(|line| state(line).unwrap_or_else(|| panic!("{line}"))).collect()
 }
 
 /// Opens every process that has an address space.
@@ -222,7 +242,7 @@ fn symbols_equal_kallsyms(name: &str) {
             .collect();
         expected.sort();
         ours.sort();
-        assert!(expected.len() > 100_000, "only {} symbols in kallsyms", expected.len());
+        assert!(expected.len() > 50_000, "only {} symbols in kallsyms", expected.len());
         let different: Vec<_> =
             ours.iter().zip(&expected).filter(|(ours, expected)| ours != expected).take(5).collect();
         assert!(different.is_empty(), "{:?}: {different:?}", opened.form);

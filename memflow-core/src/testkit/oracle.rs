@@ -114,7 +114,7 @@ impl Walk<'_> {
 
     fn pae(&self, root: u64) -> Result<Translation, Reason> {
         let pdpte = self.entry64(3, root, self.va >> 30)?;
-        let must_be_zero = bit(pdpte, 1) || bit(pdpte, 2) || field(pdpte, 5, 8) != 0 || field(pdpte, 52, 63) != 0;
+        let must_be_zero = bit(pdpte, 1) || bit(pdpte, 2) || field(pdpte, 6, 8) != 0 || field(pdpte, 52, 63) != 0;
         if must_be_zero {
             return Err(stop(3, root, pdpte, StopCause::ReservedBit));
         }

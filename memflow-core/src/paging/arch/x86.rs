@@ -122,12 +122,13 @@ pub static X86_PAE: Architecture = Architecture {
             shift: 30,
             index_bits: 2,
             page_when: BitTest::NEVER,
-            // Without rights of its own: bits 1, 2, 5 to 8 and 52 to 63 must be zero.
+            // Without rights of its own: bits 1, 2, 6 to 8 and 52 to 63 must be zero. So must bit 5 on processors, but QEMU sets
+            // it when it walks (`target/i386/tcg/sysemu/excp_helper.c`), and real guests are seen with it.
             table: EntryFormat {
                 writable: BitTest::ALWAYS,
                 user: BitTest::ALWAYS,
                 no_execute: BitTest::NEVER,
-                ..entry(bits(12, 51), bits(1, 2) | bits(5, 8) | ABOVE_ADDRESS | NO_EXECUTE)
+                ..entry(bits(12, 51), bits(1, 2) | bits(6, 8) | ABOVE_ADDRESS | NO_EXECUTE)
             },
             page: EntryFormat::INVALID,
         },
