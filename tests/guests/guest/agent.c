@@ -6,6 +6,7 @@
  *   truth        everything, as records (below), once the process list stood still while it was taken
  *   spawn NAME   starts a process of that name, answers its pid
  *   kill PID     ends a process that spawn started
+ *   forget       drops every cache the kernel can do without
  *   exit         powers the machine off
  *
  * Records: "F LENGTH PATH\n" and the bytes of a file, "L LENGTH PATH\n" and the target of a link,
@@ -375,12 +376,20 @@ static void obey(char *command)
 			addf(&body, "kill %d: %s", pid, strerror(errno));
 			answer("ERR", &body);
 		}
+	} else if (!strcmp(command, "forget")) {
+		int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
+
+		if (fd < 0 || write(fd, "3", 1) != 1)
+			addf(&body, "drop_caches: %s", strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		answer(body.len ? "ERR" : "OK", &body);
 	} else if (!strcmp(command, "exit")) {
 		answer("OK", &body);
 		sync();
 		reboot(RB_POWER_OFF);
 	} else {
-		addf(&body, "unknown command \"%s\"; known: procs, truth, spawn NAME, kill PID, exit", command);
+		addf(&body, "unknown command \"%s\"; known: procs, truth, spawn NAME, kill PID, forget, exit", command);
 		answer("ERR", &body);
 	}
 }

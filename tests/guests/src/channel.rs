@@ -49,7 +49,7 @@ impl Stream {
     }
 
     fn send(&mut self, text: &str) -> Result<()> {
-        self.socket.write_all(text.as_bytes()).at(&self.folder)
+        self.socket.write_all(text.as_bytes()).map_err(|_| self.ended(text.trim_end()))
     }
 
     /// Reads more bytes; the deadline passes as an error that names what was waited for.
@@ -57,10 +57,7 @@ impl Stream {
         let mut buffer = vec![0; 1 << 16];
         loop {
             match self.socket.read(&mut buffer) {
-                Ok(0) => {
-                    let source = std::io::Error::new(ErrorKind::UnexpectedEof, format!("{what}: QEMU has ended"));
-                    return Err(Error::Io { path: self.folder.join(self.log), source });
-                }
+                Ok(0) => return Err(self.ended(what)),
                 Ok(n) => {
                     self.pending.extend_from_slice(buffer.get(..n).unwrap_or_default());
                     return Ok(());
@@ -73,9 +70,13 @@ impl Stream {
                         return Err(Error::Timeout { what: what.into(), seconds: limit.as_secs(), log });
                     }
                 }
-                Err(source) => return Err(Error::Io { path: self.folder.clone(), source }),
+                Err(_) => return Err(self.ended(what)),
             }
         }
+    }
+
+    fn ended(&self, what: &str) -> Error {
+        Error::Ended { what: what.into(), log: self.folder.join(self.log) }
     }
 
     fn line(&mut self, limit: Duration, what: &str) -> Result<String> {

@@ -3,7 +3,7 @@
 //! Owns: one error type for the crate; each text names the thing and the way out.
 //! Must not know: how a caller reports it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a guest could not be prepared, booted or read.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +78,14 @@ pub enum Error {
         /// The log to look into.
         log: PathBuf,
     },
+    /// QEMU ended, or the guest panicked and took it along.
+    #[error("{what}: the guest ended; {}", last_words(log))]
+    Ended {
+        /// What was waited for.
+        what: String,
+        /// The log with its last words.
+        log: PathBuf,
+    },
     /// QEMU or the guest's agent refused a command.
     #[error("{command}: refused: {answer}")]
     Refused {
@@ -102,6 +110,16 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// The last lines of a log that say why, for an error's text.
+fn last_words(log: &Path) -> String {
+    let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let why = text.lines().rev().find(|line| line.contains("panic") || line.contains("qemu-system"));
+    match why {
+        Some(line) => format!("{}: {}", log.display(), line.trim()),
+        None => format!("see {}", log.display()),
+    }
 }
 
 /// Shorthand for this crate's results.

@@ -5,7 +5,8 @@
 //! Keeps: a folder under its final name is complete; work happens beside it and is renamed. One process prepares a guest,
 //! others wait for it. A guest is prepared anew when its spec or the guest's sources change; newer packages alone do not.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,6 +21,16 @@ use crate::truth::Truth;
 
 /// Changes when captures mean something else than before.
 const FORMAT: u32 = 1;
+/// How a guest is built, booted and captured; a change makes another guest.
+const RECIPE: &[(&str, &str)] = &[
+    ("program.rs", include_str!("program.rs")),
+    ("modules.rs", include_str!("modules.rs")),
+    ("initramfs.rs", include_str!("initramfs.rs")),
+    ("machine.rs", include_str!("machine.rs")),
+    ("capture.rs", include_str!("capture.rs")),
+];
+/// Boots of one guest before its death is reported.
+const BOOTS: u32 = 3;
 
 /// The folder of guests.
 #[derive(Debug, Clone)]
@@ -116,16 +127,18 @@ impl Guests {
         }
         std::fs::create_dir_all(&work).at(&work)?;
         let boot = self.build(spec, &work, progress)?;
-        progress("booting");
-        let mut guest = RunningGuest::start(spec, &boot, &work)?;
-        progress("capturing");
-        let meta = capture::capture(&mut guest, &work, &boot.packages)?;
-        let live = guest.ram_path();
-        drop(guest);
+        let (meta, live) = boots(progress, || {
+            let mut guest = RunningGuest::start(spec, &boot, &work)?;
+            let meta = capture::capture(&mut guest, &work, &boot.packages)?;
+            Ok((meta, guest.ram_path()))
+        })?;
         std::fs::remove_file(&live).at(live)?;
         for socket in ["qmp.sock", "agent.sock"] {
             let _ = std::fs::remove_file(work.join(socket));
         }
+        // QEMU writes dumps for their owner alone.
+        let core = work.join("core.elf");
+        std::fs::set_permissions(&core, Permissions::from_mode(0o644)).at(core)?;
         meta.save(&work.join("meta.json"))?;
         let stamp = work.join("stamp");
         std::fs::write(&stamp, key(spec)).at(stamp)?;
@@ -152,7 +165,18 @@ impl Guests {
         } else {
             self.build(spec, &folder, &|_| {})?
         };
-        RunningGuest::start(spec, &boot, &folder).map(RunningGuest::temporary)
+        let guest = boots(&|_| {}, || {
+            let mut guest = RunningGuest::start(spec, &boot, &folder)?;
+            guest.command("procs")?;
+            Ok(guest)
+        });
+        match guest {
+            Ok(guest) => Ok(guest.temporary()),
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(&folder);
+                Err(error)
+            }
+        }
     }
 
     fn build(&self, spec: &Spec, folder: &Path, progress: &dyn Fn(&str)) -> Result<Boot> {
@@ -197,11 +221,24 @@ impl CapturedGuest {
     }
 }
 
+/// Boots until the guest lives through it: under emulation a kernel sometimes dies early, on QEMU's account.
+fn boots<T>(progress: &dyn Fn(&str), mut boot: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..BOOTS {
+        progress("booting");
+        match boot() {
+            Err(error @ Error::Ended { .. }) => progress(&error.to_string()),
+            outcome => return outcome,
+        }
+    }
+    progress("booting");
+    boot()
+}
+
 /// What a guest depends on, as a stamp's text.
 fn key(spec: &Spec) -> String {
     // FNV-1a, 64 bits: stable across compilers.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for (name, text) in program::SOURCES {
+    for (name, text) in program::SOURCES.iter().chain(RECIPE) {
         for byte in name.bytes().chain(text.bytes()) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         }

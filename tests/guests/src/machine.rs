@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::channel::{Agent, Qmp};
 use crate::error::{Result, WithPath, unexpected};
 use crate::program::Boot;
-use crate::spec::{Machine, Spec};
+use crate::spec::{DEMO, Machine, Spec};
 use crate::tool;
 use crate::truth::{Truth, unpack};
 
@@ -131,7 +131,7 @@ impl RunningGuest {
         self.qmp.execute("dump-guest-memory", arguments, LIMIT).map(drop)
     }
 
-    /// Sends a line to the agent inside: `procs`, `spawn NAME` (answers the pid), `kill PID`, `exit`.
+    /// Sends a line to the agent inside: `procs`, `spawn NAME` (answers the pid), `kill PID`, `forget`, `exit`.
     ///
     /// # Errors
     /// The agent refuses, or does not answer in ten minutes.
@@ -194,7 +194,13 @@ fn command_line(spec: &Spec, boot: &Boot) -> Command {
         // A display's memory: a second hole below 1 MiB, and RAM in the dump that is not in the RAM file.
         qemu.args(["-device", "VGA"]);
     }
-    qemu.args(["-device", "vmcoreinfo", "-device", "virtio-rng-pci"]);
+    if *spec == DEMO {
+        // The smaller firmware; the dump holds it.
+        qemu.args(["-bios", "bios.bin"]);
+    } else {
+        qemu.args(["-device", "virtio-rng-pci"]);
+    }
+    qemu.args(["-device", "vmcoreinfo"]);
     qemu.args(["-qmp", "unix:qmp.sock,server=on,wait=off", "-serial", "file:console.log"]);
     qemu.args(["-device", "virtio-serial-pci"]);
     qemu.args(["-chardev", "socket,id=agent,path=agent.sock,server=on,wait=off"]);

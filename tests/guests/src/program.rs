@@ -39,7 +39,7 @@ const MODULES: &[&str] = &[
     "veth",
 ];
 /// The demo guest's modules: few, small ones.
-const DEMO_MODULES: &[&str] = &["virtio_pci", "virtio_console", "qemu_fw_cfg", "loop", "dummy", "tun", "virtio_net"];
+const DEMO_MODULES: &[&str] = &["qemu_fw_cfg", "failover", "net_failover", "dummy", "nlmon", "crc-itu-t"];
 
 /// Names the guest program goes by; each is a role.
 const ROLES: &[&str] = &[
@@ -119,11 +119,11 @@ fn find_kernel(unpacked: &Path) -> Result<PathBuf> {
 fn compile(packages: &Packages, arch: Arch, folder: &Path) -> Result<PathBuf> {
     tool::require("gcc", "gcc")?;
     let (width, triple, gcc_triple) = match arch {
-        Arch::Amd64 => ("-m64", "x86_64-linux-gnu", "x86_64-linux-gnu"),
-        Arch::I386 => ("-m32", "i386-linux-gnu", "i686-linux-gnu"),
+        Arch::Amd64 => ("-m64", "x86_64-linux-musl", "x86_64-linux-gnu"),
+        Arch::I386 => ("-m32", "i386-linux-musl", "i686-linux-gnu"),
     };
     let root = folder.join("toolchain");
-    for name in ["libc6-dev", "libgcc-12-dev", "linux-libc-dev"] {
+    for name in ["musl-dev", "libgcc-12-dev"] {
         packages.unpack(&packages.stable(name, arch)?, &root)?;
     }
     let sources = root.join("sources");
@@ -134,18 +134,17 @@ fn compile(packages: &Packages, arch: Arch, folder: &Path) -> Result<PathBuf> {
     }
     let libc = root.join("usr/lib").join(triple);
     let libgcc = root.join("usr/lib/gcc").join(gcc_triple).join("12");
-    let include = root.join("usr/include");
     let program = folder.join("guest");
 
     let mut gcc = Command::new("gcc");
-    gcc.args([width, "-O2", "-Wall", "-static", "-no-pie", "-fno-pie", "-D_FILE_OFFSET_BITS=64", "-nostdlib"]);
-    gcc.arg("-nostartfiles").arg("-isystem").arg(&include).arg("-isystem").arg(include.join(triple));
+    gcc.args([width, "-O2", "-Wall", "-static", "-no-pie", "-fno-pie", "-D_FILE_OFFSET_BITS=64"]);
+    gcc.args(["-nostdinc", "-nostdlib", "-nostartfiles", "-isystem"]).arg(root.join("usr/include").join(triple));
     gcc.arg("-o").arg(&program);
-    gcc.args([libc.join("crt1.o"), libc.join("crti.o"), libgcc.join("crtbeginT.o")]);
+    gcc.args([libc.join("crt1.o"), libc.join("crti.o")]);
     gcc.args(["main.c", "agent.c", "cast.c"].map(|name| sources.join(name)));
     gcc.arg("-L").arg(&libc).arg("-L").arg(&libgcc);
     gcc.args(["-Wl,--start-group", "-lgcc", "-lgcc_eh", "-lc", "-Wl,--end-group", "-s"]);
-    gcc.args([libgcc.join("crtend.o"), libc.join("crtn.o")]);
+    gcc.arg(libc.join("crtn.o"));
     tool::run(&mut gcc)?;
     Ok(program)
 }

@@ -154,7 +154,7 @@ pub const DEMO: Spec = Spec {
     name: "demo",
     memory_mib: 96,
     cpus: 1,
-    cmdline: "init_on_free=1 init_on_alloc=1 transparent_hugepage=never",
+    cmdline: "init_on_free=1 init_on_alloc=1 transparent_hugepage=never nr_cpus=1 audit=0 apparmor=0 selinux=0 cgroup_disable=memory psi=0 ipv6.disable=1 acpiphp.disable=1 8250.nr_uarts=1 thermal.off=1 cpuidle.off=1",
     hostname: "demo",
     ..NEW
 };
