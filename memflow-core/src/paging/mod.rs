@@ -30,7 +30,7 @@ mod space;
 mod walk;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::{
     arch::{Architecture, BitTest, EntryFormat, EntrySize, Level, MovedBits, PageState, x86},

@@ -14,6 +14,6 @@ mod batches;
 mod formats;
 mod garbage;
 mod maps;
-mod plan;
+pub(crate) mod plan;
 mod properties;
 mod soft_faults;

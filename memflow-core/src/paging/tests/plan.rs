@@ -125,6 +125,12 @@ const EDGES: &[u64] = &[
 impl Plan {
     /// The machine, and the addresses around everything that was mapped.
     pub(crate) fn build(&self) -> (Machine, Vec<VirtAddr>) {
+        let (builder, probes) = self.builder();
+        (builder.build().unwrap(), probes)
+    }
+
+    /// The machine before it is finished, and the addresses around everything that was mapped.
+    pub(crate) fn builder(&self) -> (MachineBuilder, Vec<VirtAddr>) {
         let mut builder = MachineBuilder::new(self.mode, LOW_MEMORY).unwrap();
         builder.add_memory(PhysAddr::new(HIGH_MEMORY), HIGH_LEN).unwrap();
         // Recognisable bytes: every eight say where they are. Tables overwrite them.
@@ -170,7 +176,7 @@ impl Plan {
             let middle = first.wrapping_add(page.page.bytes() / 3);
             probes.extend([first.wrapping_sub(1), first, first, middle, last, last.wrapping_add(1)]);
         }
-        (builder.build().unwrap(), probes)
+        (builder, probes)
     }
 }
 
