@@ -105,7 +105,7 @@ impl AddressSpace {
         budget: MapBudget,
         each: &mut dyn FnMut(MappedRun) -> ControlFlow<()>,
     ) -> Result<MapSummary> {
-        let (mut first, last) = match range {
+        let (first, last) = match range {
             None => (0, u64::MAX),
             Some(range) => match range.last() {
                 Some(last) => (range.start().as_u64(), last.as_u64()),
@@ -122,20 +122,7 @@ impl AddressSpace {
             open: None,
             summary: MapSummary::default(),
         };
-        loop {
-            let (end, canonical) = scan.arch.canonical_part(first, last);
-            let ended = if canonical { scan.scan_root(first, end) } else { Ok(()) };
-            match ended {
-                Ok(()) => {}
-                Err(Ended::Broken) => return Ok(scan.summary),
-                Err(Ended::Limit(error)) => return Err(error),
-            }
-            match end.checked_add(1) {
-                Some(next) if end < last => first = next,
-                _ => break,
-            }
-        }
-        match scan.flush() {
+        match scan.run(first, last) {
             Ok(()) | Err(Ended::Broken) => Ok(scan.summary),
             Err(Ended::Limit(error)) => Err(error),
         }
@@ -202,11 +189,27 @@ struct Fetched {
 }
 
 impl Scan<'_> {
-    fn scan_root(&mut self, first: u64, last: u64) -> Result<(), Ended> {
+    /// Scans the translated parts of `first..=last`.
+    fn run(&mut self, mut first: u64, last: u64) -> Result<(), Ended> {
         let Some(level) = self.arch.levels.first() else { return Ok(()) };
-        let place = Place { node: Node::root(self.space.root()), first, last };
-        let fetched = self.fetch(level, &[place])?;
-        self.table(0, level, place, &fetched, 0)
+        let node = Node::root(self.space.root());
+        let mut root = None;
+        loop {
+            let (end, canonical) = self.arch.canonical_part(first, last);
+            if canonical {
+                let place = Place { node, first, last: end };
+                let fetched = match root.take() {
+                    Some(fetched) => fetched,
+                    None => self.fetch(level, &[place])?,
+                };
+                self.table(0, level, place, &fetched, 0)?;
+                root = Some(fetched);
+            }
+            match end.checked_add(1) {
+                Some(next) if end < last => first = next,
+                _ => return self.flush(),
+            }
+        }
     }
 
     /// Scans one table and what lies below it.

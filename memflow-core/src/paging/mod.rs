@@ -29,6 +29,9 @@ mod soft_fault;
 mod space;
 mod walk;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 pub use self::{
     arch::{Architecture, BitTest, EntryFormat, EntrySize, Level, MovedBits, PageState, x86},
     map::{MapBudget, MapHole, MapSummary, MappedRun, PhysMappings},

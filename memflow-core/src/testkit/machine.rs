@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::LockedMemory;
 use crate::{
     address::{PageSize, PhysAddr, PhysRange, VirtAddr},
     error::{Error, Result},
@@ -326,6 +327,15 @@ impl MachineBuilder {
             mode: self.mode,
             root: self.root,
         })
+    }
+
+    /// The same memory as one that takes writes, and the address space in it.
+    ///
+    /// # Errors
+    /// [`Error::Overlap`] when memory was added twice.
+    pub fn build_writable(self) -> Result<(Arc<LockedMemory>, AddressSpace)> {
+        let memory = LockedMemory::new(RunMap::new(self.runs)?, self.bytes)?;
+        Ok((Arc::new(memory), AddressSpace::new(self.mode.architecture(), self.root.as_u64())))
     }
 
     fn bytes_mut(&mut self, phys: PhysAddr, len: u64) -> Result<&mut [u8]> {

@@ -5,6 +5,9 @@
 //! Keeps: bytes go straight into the callers' buffers; memory without a direct map is called at most once per level of tables and
 //! once for the bytes, whatever the batch; a failed part of an operation does not keep the others from arriving.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -20,6 +23,25 @@ use crate::{
 };
 
 /// A virtual address space as a view. Cheap to clone: the memory is shared.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use memflow_core::{memory::*, paging::{x86, AddressSpace}, view::SpaceView, *};
+/// // Two tables of 32-bit x86: the page at 0x8000_0000 lies at 0x3000.
+/// let mut bytes = vec![0; 0x4000];
+/// bytes[0x1800..0x1804].copy_from_slice(&0x2003_u32.to_le_bytes());
+/// bytes[0x2000..0x2004].copy_from_slice(&0x3003_u32.to_le_bytes());
+/// bytes[0x3008..0x300e].copy_from_slice(b"hello\0");
+/// let config = SourceConfig { name: "example".into(), runs: RunMap::flat(0x4000), facts: TargetFacts::default() };
+///
+/// let view = SpaceView::new(Arc::new(BufferMemory::new(config, bytes)?), AddressSpace::new(&x86::X86, 0x1000));
+/// assert_eq!(view.read_utf8_lossy(VirtAddr::new(0x8000_0008), 64)?, "hello");
+/// assert_eq!(view.read::<u16>(VirtAddr::new(0x8000_0008))?, u16::from_le_bytes(*b"he"));
+///
+/// let error = view.read::<u64>(VirtAddr::new(0x8000_0ffc)).unwrap_err();
+/// assert_eq!(error.to_string(), "read of 8 bytes at 0x80000ffc: not present at level 1 (table 0x2000, entry 0x0)");
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct SpaceView {
     memory: Arc<dyn PhysicalMemory>,
