@@ -22,6 +22,8 @@ use crate::bytes::Bytes;
 pub(super) const MAX_SYMBOLS: u32 = 1 << 22;
 /// Longest expanded name with its type letter. `KSYM_NAME_LEN` is 512.
 const MAX_NAME: usize = 1024;
+/// Letters that `nm` gives to symbols that are in an image.
+const TYPE_LETTERS: &[u8] = b"AaBbDdGgRrSsTtVvWwNn?";
 /// Multiplier of the names' hash, odd.
 const HASH_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -109,6 +111,27 @@ impl Tokens {
     }
 }
 
+impl Tokens {
+    /// True when each text starts where the one before it ended.
+    pub(super) fn are_consecutive(&self, index: &[u8]) -> bool {
+        let mut at = 0u64;
+        self.texts.iter().zip(0u64..).all(|(text, token)| {
+            let found = token.checked_mul(2).and_then(|offset| Bytes(index).u16(offset));
+            let agrees = found.map(u64::from) == Some(at);
+            at = at.saturating_add(u64::try_from(text.len()).unwrap_or(u64::MAX)).saturating_add(1);
+            agrees
+        })
+    }
+
+    /// True when a compressed name expands to a type letter and printable text.
+    pub(super) fn look_like_a_name(&self, name: &[u8]) -> bool {
+        let mut bytes = name.iter().filter_map(|token| self.texts.get(usize::from(*token))).flatten();
+        bytes.next().is_some_and(|letter| TYPE_LETTERS.contains(letter))
+            && bytes.next().is_some_and(u8::is_ascii_graphic)
+            && bytes.all(u8::is_ascii_graphic)
+    }
+}
+
 /// The hash of a name: combines from the hashes of its tokens, so that names need not be expanded to be indexed.
 pub(super) fn hash(name: &[u8]) -> u64 {
     name.iter().fold(0, |hash, byte| step(hash, HASH_STEP, u64::from(*byte).wrapping_add(1)))
@@ -193,7 +216,7 @@ impl Names {
 }
 
 /// Length of the name that `bytes` start with, bytes of that length itself, and what follows them.
-fn name_len(bytes: &[u8]) -> Option<(u16, u32, &[u8])> {
+pub(super) fn name_len(bytes: &[u8]) -> Option<(u16, u32, &[u8])> {
     let (low, rest) = bytes.split_first()?;
     let low = u16::from(*low);
     if low < 0x80 {
