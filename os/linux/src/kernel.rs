@@ -74,7 +74,7 @@ impl Kernel {
     /// [`Error::NotRecognised`] that lists each thing that was looked for and what became of it; otherwise the step that failed.
     pub fn open(memory: Arc<dyn PhysicalMemory>, options: &LinuxOptions) -> Result<Self> {
         let (found, evidence) = find::find(&memory, options)?;
-        let view = SpaceView::new(memory.clone(), found.space);
+        let view = SpaceView::new(memory.clone(), found.space.clone());
         let types = read_types(&view, &found.symbols).context(|| "kernel types (BTF)".into())?;
         let info = identify(&view, &types, &found, evidence)?;
         Ok(Self { memory, view, types, symbols: found.symbols, info })

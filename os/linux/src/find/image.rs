@@ -5,14 +5,20 @@
 //! Keeps: the range is fixed and each step of the walk covers a page or more, so hostile page tables cost a bounded time.
 //! Source: Linux `Documentation/arch/x86/x86_64/mm.rst` (kernel text mapping, at most 1 GiB).
 
-use memflow_core::{Error, MemoryViewExt, PageSize, Reason, Result, VirtAddr, VirtRange, view::SpaceView};
+use std::ops::ControlFlow;
+
+use memflow_core::{Error, MemoryViewExt, Result, VirtAddr, VirtRange, paging::MapBudget, view::SpaceView};
 
 use crate::symbols::{Addresses, Known, LANDMARK, Symbols};
 
 /// Where the image may lie.
 const START: u64 = 0xffff_ffff_8000_0000;
-/// First byte after: where modules start at the earliest.
-const END: u64 = 0xffff_ffff_c000_0000;
+/// Up to where modules start at the earliest.
+const LEN: u64 = 1 << 30;
+/// Tables that map such a range: one of each upper level and one for each 2 MiB.
+const MAX_TABLES: u64 = 1 << 10;
+/// Changes of rights or frames in the range; kernels have some dozens.
+const MAX_RUNS: u64 = 1 << 18;
 /// Bytes searched at a time.
 const PIECE: u64 = 1 << 20;
 /// Landmarks of a symbol table looked at.
@@ -21,35 +27,19 @@ const MAX_LANDMARKS: usize = 64;
 /// The mapped parts of the image's range, each as long as mapped pages follow each other.
 pub(super) fn runs(view: &SpaceView) -> Vec<VirtRange> {
     let mut runs: Vec<VirtRange> = Vec::new();
-    let mut at = START;
-    while at < END {
-        let address = VirtAddr::new(at);
-        let (mapped, page) = match view.space().translate(&**view.memory(), address) {
-            Ok(found) => (true, found.page),
-            Err(Reason::NotMapped(stop)) => (false, page_of_level(stop.level)),
-            Err(_) => (false, PageSize::KIB_4),
-        };
-        let next = (at | page.offset_mask()).saturating_add(1).min(END);
-        if mapped && let Some(range) = VirtRange::new(address, next - at) {
-            match runs.last_mut() {
-                Some(last) if last.end() == Some(address) => {
-                    *last = VirtRange::new(last.start(), last.len() + range.len()).unwrap_or(*last);
-                }
-                _ => runs.push(range),
+    let budget = MapBudget { tables: MAX_TABLES, runs: MAX_RUNS };
+    // Tables beyond the budget or that cannot be read hide a part of the image; if the symbol table lay there, it is not found, and
+    // that is what is told.
+    let _ = view.space().map(&**view.memory(), VirtRange::new(VirtAddr::new(START), LEN), budget, &mut |run| {
+        match runs.last_mut() {
+            Some(last) if last.end() == Some(run.virt.start()) => {
+                *last = VirtRange::new(last.start(), last.len() + run.virt.len()).unwrap_or(*last);
             }
+            _ => runs.push(run.virt),
         }
-        at = next;
-    }
+        ControlFlow::Continue(())
+    });
     runs
-}
-
-/// What an entry of this level covers.
-fn page_of_level(level: u8) -> PageSize {
-    match level {
-        0 | 1 => PageSize::KIB_4,
-        2 => PageSize::MIB_2,
-        _ => PageSize::GIB_1,
-    }
 }
 
 /// The symbol table in the image.

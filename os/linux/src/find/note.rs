@@ -133,7 +133,7 @@ fn check(search: &Search<'_>, note: VmcoreInfo) -> Result<Confirmed> {
         Some(_) => &x86::X64_LA57,
     };
     let space = AddressSpace::new(arch, root);
-    check_release(search, space, uts, &release)?;
+    check_release(search, space.clone(), uts, &release)?;
     let known = Known { anchors: vec![("_stext", stext), ("init_uts_ns", uts)] };
     Ok(Confirmed { space, note, known })
 }

@@ -63,7 +63,7 @@ impl Search<'_> {
     /// A kernel whose address space was confirmed by a note, if its symbols can be had.
     fn from_note(&mut self, what: &str, confirmed: note::Confirmed) -> Option<Found> {
         let note::Confirmed { space, note, known } = confirmed;
-        let view = SpaceView::new(self.memory.clone(), space);
+        let view = SpaceView::new(self.memory.clone(), space.clone());
         let place = format!("{what}: {}", describe(&space));
         let mut why = match Symbols::from_note(&view, &note, &known) {
             Some(Ok(symbols)) => {
@@ -174,7 +174,7 @@ pub(super) fn kernel_space(view: &SpaceView, symbols: &Symbols) -> Result<Addres
         });
     }
     let mut text = [0; BANNER.len()];
-    SpaceView::new(view.memory().clone(), space).read_into(banner, &mut text)?;
+    SpaceView::new(view.memory().clone(), space.clone()).read_into(banner, &mut text)?;
     if text != BANNER {
         return Err(Error::Corrupt {
             what: "linux_banner",

@@ -43,7 +43,7 @@ pub(super) fn from_registers(search: &mut Search<'_>) -> Option<Found> {
                 if tried.contains(&space) {
                     continue;
                 }
-                tried.push(space);
+                tried.push(space.clone());
                 if let Some(found) = attempt(search, &what, space) {
                     return Some(found);
                 }
@@ -74,7 +74,7 @@ fn modes(registers: &X86Registers) -> Option<Vec<&'static Architecture>> {
 }
 
 fn attempt(search: &mut Search<'_>, what: &str, space: AddressSpace) -> Option<Found> {
-    let view = SpaceView::new(search.memory.clone(), space);
+    let view = SpaceView::new(search.memory.clone(), space.clone());
     match symbols_and_space(&view) {
         Ok((symbols, own)) => {
             search.tell(what, format!("{}; kernel's own {}; {}", describe(&space), describe(&own), symbols.describe()));

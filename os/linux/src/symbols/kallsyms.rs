@@ -77,16 +77,23 @@ impl Values {
 #[derive(Clone)]
 pub(super) struct Tokens {
     texts: Vec<Vec<u8>>,
-    /// Per token: hash of the whole text, hash without its first byte, `HASH_STEP` to the power of its length, its length.
     sums: Vec<TokenSum>,
 }
 
+/// What is asked of a token's text again and again.
 #[derive(Clone, Copy)]
 struct TokenSum {
+    /// Hash of the text.
     whole: u64,
+    /// Hash without its first byte.
     tail: u64,
+    /// `HASH_STEP` to the power of its length.
     power: u64,
     len: usize,
+    /// Starts with a type letter.
+    is_letter: bool,
+    /// Not empty, all printable.
+    is_text: bool,
 }
 
 impl Tokens {
@@ -105,6 +112,8 @@ impl Tokens {
                 tail: hash(text.get(1..).unwrap_or_default()),
                 power: text.iter().fold(1, |power: u64, _| power.wrapping_mul(HASH_STEP)),
                 len: text.len(),
+                is_letter: text.first().is_some_and(|letter| TYPE_LETTERS.contains(letter)),
+                is_text: !text.is_empty() && text.iter().all(u8::is_ascii_graphic),
             })
             .collect();
         Some(Self { texts, sums })
@@ -123,12 +132,12 @@ impl Tokens {
         })
     }
 
-    /// True when a compressed name expands to a type letter and printable text.
+    /// True when a compressed name expands to a type letter and printable text, and is not longer than any name.
     pub(super) fn look_like_a_name(&self, name: &[u8]) -> bool {
-        let mut bytes = name.iter().filter_map(|token| self.texts.get(usize::from(*token))).flatten();
-        bytes.next().is_some_and(|letter| TYPE_LETTERS.contains(letter))
-            && bytes.next().is_some_and(u8::is_ascii_graphic)
-            && bytes.all(u8::is_ascii_graphic)
+        let sum = |token: &u8| self.sums.get(usize::from(*token));
+        name.len() < MAX_NAME
+            && name.first().and_then(sum).is_some_and(|first| first.is_letter)
+            && name.iter().all(|token| sum(token).is_some_and(|sum| sum.is_text))
     }
 }
 

@@ -135,6 +135,10 @@ fn names_len(bytes: Bytes<'_>, at: u64, count: u32, tokens: &Tokens, walks: &mut
     let start = usize::try_from(at).ok()?;
     let mut rest = bytes.0.get(start..)?;
     let all = rest.len();
+    // Each name takes two bytes or more.
+    if usize::try_from(count).ok()? > all.checked_div(2)? {
+        return None;
+    }
     let mut markers = Vec::new();
     for index in 0..count {
         if index.checked_rem(PER_MARKER) == Some(0) {
