@@ -11,13 +11,14 @@ use memflow_core::{
     error::ResultExt,
     memory::PhysicalMemory,
     os::{KernelInfo, Listing, LogRecord},
-    paging::AddressSpace,
+    paging::{AddressSpace, SoftFaults},
     view::SpaceView,
 };
 
 use crate::{
     find::{self, Found},
     log,
+    soft_fault::LinuxSoftFaults,
     symbols::Symbols,
     types::{self, Types},
 };
@@ -59,6 +60,8 @@ pub struct Kernel {
     pub symbols: Symbols,
     /// The kernel's identity, and how it was found.
     pub info: KernelInfo,
+    /// What it does with pages of processes that are not present.
+    soft_faults: Arc<dyn SoftFaults>,
 }
 
 impl fmt::Debug for Kernel {
@@ -77,7 +80,7 @@ impl Kernel {
         let view = SpaceView::new(memory.clone(), found.space.clone());
         let types = read_types(&view, &found.symbols).context(|| "kernel types (BTF)".into())?;
         let info = identify(&view, &types, &found, evidence)?;
-        Ok(Self { memory, view, types, symbols: found.symbols, info })
+        Ok(Self { memory, view, types, symbols: found.symbols, info, soft_faults: Arc::new(LinuxSoftFaults) })
     }
 
     /// The address space of an `mm_struct`, by its page-table root `pgd`, an address in the kernel's direct map.
@@ -92,7 +95,13 @@ impl Kernel {
             len: 8,
             reason,
         })?;
-        Ok(AddressSpace::new(space.architecture(), root.phys.as_u64()))
+        Ok(self.space_of_root(root.phys.as_u64()))
+    }
+
+    /// The address space of a process, by the value of its page-table root register. Pages that the process may not touch
+    /// (`PROT_NONE`) are found in it, pages in swap are told.
+    pub fn space_of_root(&self, root: u64) -> AddressSpace {
+        AddressSpace::new(self.view.space().architecture(), root).with_soft_faults(self.soft_faults.clone())
     }
 
     /// The number, flag or pointer in a member of the structure at `address`, zero-extended.
