@@ -4,20 +4,21 @@
 //! Must not know: tasks, modules, files; how each step searches.
 //! Keeps: a step that fails says which step it was and what was looked for; nothing is guessed.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, ops::ControlFlow, sync::Arc, time::Duration};
 
 use memflow_core::{
     Error, MemoryViewExt, Result, VirtAddr,
     error::ResultExt,
     memory::PhysicalMemory,
     os::{KernelInfo, Listing, LogRecord},
-    paging::AddressSpace,
+    paging::{AddressSpace, SoftFaults},
     view::SpaceView,
 };
 
 use crate::{
     find::{self, Found},
     log,
+    soft_fault::LinuxSoftFaults,
     symbols::Symbols,
     types::{self, Types},
 };
@@ -27,12 +28,24 @@ const MAX_BTF: u64 = 64 << 20;
 /// Longest banner taken.
 const MAX_BANNER: usize = 1024;
 
+/// How far a search is: what is done, bytes done, bytes in all. Breaks to cancel the search.
+type ProgressFn = dyn Fn(&'static str, u64, u64) -> ControlFlow<()> + Send + Sync;
+
 /// How a kernel is looked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct LinuxOptions {
     /// Value of the page-table root register (CR3) to start from, instead of what the target or its memory says.
     pub kernel_root: Option<u64>,
+    /// Called now and then, from several threads, while memory is searched: what is done, bytes done, bytes in all. When it
+    /// breaks, the search ends with [`Error::Cancelled`].
+    pub progress: Option<Arc<ProgressFn>>,
+}
+
+impl fmt::Debug for LinuxOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinuxOptions").field("kernel_root", &self.kernel_root).finish_non_exhaustive()
+    }
 }
 
 /// A Linux kernel found in physical memory.
@@ -47,6 +60,8 @@ pub struct Kernel {
     pub symbols: Symbols,
     /// The kernel's identity, and how it was found.
     pub info: KernelInfo,
+    /// What it does with pages of processes that are not present.
+    soft_faults: Arc<dyn SoftFaults>,
 }
 
 impl fmt::Debug for Kernel {
@@ -61,22 +76,11 @@ impl Kernel {
     /// # Errors
     /// [`Error::NotRecognised`] that lists each thing that was looked for and what became of it; otherwise the step that failed.
     pub fn open(memory: Arc<dyn PhysicalMemory>, options: &LinuxOptions) -> Result<Self> {
-        let _ = options;
-        let mut evidence = Vec::new();
-        let Some(found) = find::find_note(&memory, &mut evidence) else {
-            return Err(Error::NotRecognised { what: "Linux kernel", looked_for: evidence.join("; ") });
-        };
-        let Found { space, note, known, .. } = &found;
-        let view = SpaceView::new(memory.clone(), space.clone());
-        let symbols = note
-            .as_ref()
-            .and_then(|note| Symbols::from_vmcoreinfo(&view, note, known))
-            .unwrap_or_else(|| Err(Error::NotFound { what: "key of VMCOREINFO", name: "kallsyms_names".to_owned() }))
-            .context(|| "kernel symbols (kallsyms)".into())?;
-        evidence.push(format!("kallsyms: {} symbols, {:?} values", symbols.len(), symbols.encoding()));
-        let types = read_types(&view, &symbols).context(|| "kernel types (BTF)".into())?;
-        let info = identify(&view, &symbols, &types, &found, evidence)?;
-        Ok(Self { memory, view, types, symbols, info })
+        let (found, evidence) = find::find(&memory, options)?;
+        let view = SpaceView::new(memory.clone(), found.space.clone());
+        let types = read_types(&view, &found.symbols).context(|| "kernel types (BTF)".into())?;
+        let info = identify(&view, &types, &found, evidence)?;
+        Ok(Self { memory, view, types, symbols: found.symbols, info, soft_faults: Arc::new(LinuxSoftFaults) })
     }
 
     /// The address space of an `mm_struct`, by its page-table root `pgd`, an address in the kernel's direct map.
@@ -91,7 +95,13 @@ impl Kernel {
             len: 8,
             reason,
         })?;
-        Ok(AddressSpace::new(space.architecture(), root.phys.as_u64()))
+        Ok(self.space_of_root(root.phys.as_u64()))
+    }
+
+    /// The address space of a process, by the value of its page-table root register. Pages that the process may not touch
+    /// (`PROT_NONE`) are found in it, pages in swap are told.
+    pub fn space_of_root(&self, root: u64) -> AddressSpace {
+        AddressSpace::new(self.view.space().architecture(), root).with_soft_faults(self.soft_faults.clone())
     }
 
     /// The number, flag or pointer in a member of the structure at `address`, zero-extended.
@@ -146,7 +156,11 @@ impl Kernel {
 
 /// Reads the BTF section through its symbols.
 fn read_types(view: &SpaceView, symbols: &Symbols) -> Result<Types> {
-    let start = symbols.require("__start_BTF")?;
+    let start = symbols.address_of("__start_BTF").ok_or_else(|| Error::Unsupported {
+        what: "a kernel without type information".to_owned(),
+        why: "it was built without CONFIG_DEBUG_INFO_BTF, so nothing says where the members of its structures lie"
+            .to_owned(),
+    })?;
     let stop = symbols.require("__stop_BTF")?;
     let len = stop.offset_from(start).filter(|len| *len >= types::HEADER_LEN && *len <= MAX_BTF).ok_or_else(|| {
         Error::Corrupt {
@@ -160,13 +174,8 @@ fn read_types(view: &SpaceView, symbols: &Symbols) -> Result<Types> {
 }
 
 /// The kernel's names.
-fn identify(
-    view: &SpaceView,
-    symbols: &Symbols,
-    types: &Types,
-    found: &Found,
-    evidence: Vec<String>,
-) -> Result<KernelInfo> {
+fn identify(view: &SpaceView, types: &Types, found: &Found, evidence: Vec<String>) -> Result<KernelInfo> {
+    let symbols = &found.symbols;
     let uts = symbols.require("init_uts_ns")?;
     let text = |path: &str| -> Result<String> {
         let field = types.field("uts_namespace", path)?;

@@ -10,6 +10,7 @@ mod modules;
 mod os;
 mod process;
 mod record;
+mod soft_fault;
 mod symbols;
 mod task;
 mod types;

@@ -51,8 +51,7 @@ impl LinuxProcess {
             // The root is looked for last.
             return Err(problems.pop().unwrap_or_else(|| gone(process)));
         }
-        let arch = kernel.view.space().architecture();
-        let own = info.root.map(|root| SpaceView::new(kernel.memory.clone(), AddressSpace::new(arch, root)));
+        let own = info.root.map(|root| SpaceView::new(kernel.memory.clone(), kernel.space_of_root(root)));
         Ok(Self { system, info, own })
     }
 

@@ -1,25 +1,17 @@
-//! Finding a Linux kernel in physical memory: its page tables first, then its symbols and types.
+//! Finding a Linux kernel in physical memory: its page tables, confirmed by its symbols.
 //!
-//! Must not know: tasks, files, anything a found kernel is used for.
+//! From the cheapest to the dearest: a root that the caller gives, the VMCOREINFO note that the target gives ([`note`]), the root
+//! registers of its vCPUs ([`vcpu`]), the note in its memory, and at last the symbol table in its memory ([`blind`]).
+//!
+//! Must not know: types, tasks, files, anything a found kernel is used for.
 
+mod blind;
+mod image;
 mod note;
 mod scan;
+mod search;
+#[cfg(test)]
+mod tests;
+mod vcpu;
 
-pub(crate) use self::note::find_note;
-
-use memflow_core::{VirtAddr, paging::AddressSpace};
-
-use crate::{symbols::Known, vmcoreinfo::VmcoreInfo};
-
-/// A kernel's address space, and what is known of the kernel by then.
-#[derive(Debug)]
-pub(crate) struct Found {
-    /// The kernel's address space.
-    pub(crate) space: AddressSpace,
-    /// The note, if there is one.
-    pub(crate) note: Option<VmcoreInfo>,
-    /// Addresses that the symbol table must confirm.
-    pub(crate) known: Known,
-    /// `init_uts_ns`, if known.
-    pub(crate) uts: Option<VirtAddr>,
-}
+pub(crate) use self::search::{Found, find};

@@ -22,6 +22,8 @@ use crate::bytes::Bytes;
 pub(super) const MAX_SYMBOLS: u32 = 1 << 22;
 /// Longest expanded name with its type letter. `KSYM_NAME_LEN` is 512.
 const MAX_NAME: usize = 1024;
+/// Letters that `nm` gives to symbols that are in an image.
+const TYPE_LETTERS: &[u8] = b"AaBbDdGgRrSsTtVvWwNn?";
 /// Multiplier of the names' hash, odd.
 const HASH_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -75,16 +77,23 @@ impl Values {
 #[derive(Clone)]
 pub(super) struct Tokens {
     texts: Vec<Vec<u8>>,
-    /// Per token: hash of the whole text, hash without its first byte, `HASH_STEP` to the power of its length, its length.
     sums: Vec<TokenSum>,
 }
 
+/// What is asked of a token's text again and again.
 #[derive(Clone, Copy)]
 struct TokenSum {
+    /// Hash of the text.
     whole: u64,
+    /// Hash without its first byte.
     tail: u64,
+    /// `HASH_STEP` to the power of its length.
     power: u64,
     len: usize,
+    /// Starts with a type letter.
+    is_letter: bool,
+    /// Not empty, all printable.
+    is_text: bool,
 }
 
 impl Tokens {
@@ -103,9 +112,32 @@ impl Tokens {
                 tail: hash(text.get(1..).unwrap_or_default()),
                 power: text.iter().fold(1, |power: u64, _| power.wrapping_mul(HASH_STEP)),
                 len: text.len(),
+                is_letter: text.first().is_some_and(|letter| TYPE_LETTERS.contains(letter)),
+                is_text: !text.is_empty() && text.iter().all(u8::is_ascii_graphic),
             })
             .collect();
         Some(Self { texts, sums })
+    }
+}
+
+impl Tokens {
+    /// True when each text starts where the one before it ended.
+    pub(super) fn are_consecutive(&self, index: &[u8]) -> bool {
+        let mut at = 0u64;
+        self.texts.iter().zip(0u64..).all(|(text, token)| {
+            let found = token.checked_mul(2).and_then(|offset| Bytes(index).u16(offset));
+            let agrees = found.map(u64::from) == Some(at);
+            at = at.saturating_add(u64::try_from(text.len()).unwrap_or(u64::MAX)).saturating_add(1);
+            agrees
+        })
+    }
+
+    /// True when a compressed name expands to a type letter and printable text, and is not longer than any name.
+    pub(super) fn look_like_a_name(&self, name: &[u8]) -> bool {
+        let sum = |token: &u8| self.sums.get(usize::from(*token));
+        name.len() < MAX_NAME
+            && name.first().and_then(sum).is_some_and(|first| first.is_letter)
+            && name.iter().all(|token| sum(token).is_some_and(|sum| sum.is_text))
     }
 }
 
@@ -193,7 +225,7 @@ impl Names {
 }
 
 /// Length of the name that `bytes` start with, bytes of that length itself, and what follows them.
-fn name_len(bytes: &[u8]) -> Option<(u16, u32, &[u8])> {
+pub(super) fn name_len(bytes: &[u8]) -> Option<(u16, u32, &[u8])> {
     let (low, rest) = bytes.split_first()?;
     let low = u16::from(*low);
     if low < 0x80 {

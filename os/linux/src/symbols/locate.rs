@@ -4,18 +4,21 @@
 //! Keeps: an encoding is only taken when every known symbol has its known address and all addresses ascend.
 //! Source: Linux `kernel/vmcore_info.c` (table addresses, since v6.0), `scripts/kallsyms.c` (order and encodings).
 
-use memflow_core::{Error, MemoryViewExt, Result, VirtAddr, view::SpaceView};
+use std::fmt;
+
+use memflow_core::{MemoryView, MemoryViewExt, Result, VirtAddr};
 
 use super::{
     Symbols,
     kallsyms::{Encoding, MAX_SYMBOLS, Names, Tokens, Values, corrupt},
+    structure,
 };
 use crate::{bytes::Bytes, vmcoreinfo::VmcoreInfo};
 
 /// Largest table of names taken: twice what half a million symbols need.
 const MAX_NAMES: u64 = 64 << 20;
-/// Largest table of tokens: 256 texts; the index is 16 bits wide.
-const MAX_TOKENS: u64 = 1 << 16;
+/// Start of the kernel's half of the address space, with five levels (the larger half).
+const KERNEL_HALF: u64 = 0xff00_0000_0000_0000;
 
 /// What is known of the kernel before its symbols are.
 #[derive(Clone, Debug, Default)]
@@ -24,103 +27,188 @@ pub(crate) struct Known {
     pub(crate) anchors: Vec<(&'static str, VirtAddr)>,
 }
 
-/// Addresses of the tables.
+/// What the addresses of a view are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tables {
-    pub(super) count: VirtAddr,
-    pub(super) names: VirtAddr,
-    pub(super) token_table: VirtAddr,
-    pub(super) token_index: VirtAddr,
-    /// Absolute addresses or offsets.
-    pub(super) values: VirtAddr,
-    /// Where the base of relative offsets is stored.
-    pub(super) base: Option<VirtAddr>,
-    pub(super) absolute: bool,
+pub(crate) enum Addresses {
+    /// Those of the kernel.
+    Virtual,
+    /// Physical ones; the image of the kernel is contiguous in them.
+    Physical,
 }
 
-impl Tables {
-    fn from_vmcoreinfo(info: &VmcoreInfo) -> Option<Self> {
-        let offsets = info.symbol("kallsyms_offsets");
-        Some(Self {
-            count: info.symbol("kallsyms_num_syms")?,
-            names: info.symbol("kallsyms_names")?,
-            token_table: info.symbol("kallsyms_token_table")?,
-            token_index: info.symbol("kallsyms_token_index")?,
-            values: offsets.or_else(|| info.symbol("kallsyms_addresses"))?,
-            base: info.symbol("kallsyms_relative_base"),
-            absolute: offsets.is_none(),
-        })
-    }
+/// Addresses of the tables, and how values are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tables {
+    symbols: u32,
+    names: VirtAddr,
+    /// An upper limit.
+    names_len: u64,
+    token_table: VirtAddr,
+    token_index: VirtAddr,
+}
+
+/// Where values lie and how they are encoded: one way to read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Choice {
+    encoding: Encoding,
+    values: VirtAddr,
+    /// Where the base of relative values is stored.
+    base: Option<VirtAddr>,
 }
 
 impl Symbols {
-    /// The table whose place VMCOREINFO gives; `None` when it does not give it.
-    pub(crate) fn from_vmcoreinfo(view: &SpaceView, info: &VmcoreInfo, known: &Known) -> Option<Result<Self>> {
-        let tables = Tables::from_vmcoreinfo(info)?;
-        Some(Self::read(view, tables, known))
+    /// The table whose place VMCOREINFO gives (since v6.0); `None` when it does not give it.
+    pub(crate) fn from_note(view: &dyn MemoryView, note: &VmcoreInfo, known: &Known) -> Option<Result<Self>> {
+        let count = note.symbol("kallsyms_num_syms")?;
+        let names = note.symbol("kallsyms_names")?;
+        let token_table = note.symbol("kallsyms_token_table")?;
+        let token_index = note.symbol("kallsyms_token_index")?;
+        let base = note.symbol("kallsyms_relative_base");
+        let choices = match (note.symbol("kallsyms_offsets"), note.symbol("kallsyms_addresses")) {
+            (Some(values), _) if base.is_some() => {
+                vec![
+                    Choice { encoding: Encoding::AbsolutePercpu, values, base },
+                    Choice { encoding: Encoding::Relative, values, base },
+                ]
+            }
+            (Some(values), _) => vec![Choice { encoding: Encoding::PlaceRelative, values, base: None }],
+            (None, Some(values)) => vec![Choice { encoding: Encoding::Absolute, values, base: None }],
+            (None, None) => return None,
+        };
+        let names_len = token_table.offset_from(names).filter(|len| *len <= MAX_NAMES);
+        Some(view.read::<u32>(count).and_then(|symbols| {
+            let symbols = u32::from_le(symbols);
+            let names_len = names_len
+                .ok_or_else(|| corrupt(names, "names before the tokens", format!("tokens at {token_table}")))?;
+            let tables = Tables { symbols, names, names_len, token_table, token_index };
+            Self::read(view, tables, &choices, known, Addresses::Virtual)
+        }))
     }
 
-    /// Reads the tables, each with one read, and picks the encoding.
-    pub(super) fn read(view: &SpaceView, tables: Tables, known: &Known) -> Result<Self> {
-        let count = u32::from_le(view.read::<u32>(tables.count)?);
-        if count == 0 || count > MAX_SYMBOLS {
-            return Err(corrupt(tables.count, format!("1 to {MAX_SYMBOLS} symbols"), format!("{count}")));
+    /// The table around a [`LANDMARK`](structure::LANDMARK) at `digits`; nothing before `start` is looked at. `None` when there are
+    /// no tokens around it.
+    pub(crate) fn from_landmark(
+        view: &dyn MemoryView,
+        digits: VirtAddr,
+        start: VirtAddr,
+        known: &Known,
+        addresses: Addresses,
+    ) -> Option<Result<Self>> {
+        match structure::around(view, digits, start) {
+            Ok(None) => None,
+            Ok(Some(found)) => Some(Self::from_structure(view, found, known, addresses)),
+            Err(error) => Some(Err(error)),
         }
-        let index = view.read_bytes(tables.token_index, 512)?;
-        let last = Bytes(&index).u16(510).unwrap_or(0);
+    }
+
+    fn from_structure(
+        view: &dyn MemoryView,
+        found: structure::Found,
+        known: &Known,
+        addresses: Addresses,
+    ) -> Result<Self> {
+        let structure::Found { count, symbols, names, names_len, token_table, token_index } = found;
+        let offsets_len = u64::from(symbols) * 4;
+        let align = |at: VirtAddr, to: u64| VirtAddr::new(at.as_u64().next_multiple_of(to));
+        // Since v6.4 the values follow the index of the tokens, before they came first.
+        let after = token_index.wrapping_add(structure::INDEX_LEN);
+        let base_after = align(align(after, 8).wrapping_add(offsets_len), 8);
+        let base_before = count.wrapping_sub(8);
+        let before = base_before.wrapping_sub(offsets_len.next_multiple_of(8));
+        let relative = |encoding, values, base| Choice { encoding, values, base: Some(base) };
+        let choices = [
+            relative(Encoding::AbsolutePercpu, align(after, 8), base_after),
+            relative(Encoding::Relative, align(after, 8), base_after),
+            Choice { encoding: Encoding::PlaceRelative, values: align(after, 4), base: None },
+            relative(Encoding::AbsolutePercpu, before, base_before),
+            relative(Encoding::Relative, before, base_before),
+            Choice { encoding: Encoding::Absolute, values: align(after, 8), base: None },
+            Choice { encoding: Encoding::Absolute, values: count.wrapping_sub(offsets_len * 2), base: None },
+        ];
+        let tables = Tables { symbols, names, names_len, token_table, token_index };
+        Self::read(view, tables, &choices, known, addresses)
+    }
+
+    /// Reads the tables, each with one read, and picks the first way to read values that makes sense.
+    fn read(
+        view: &dyn MemoryView,
+        tables: Tables,
+        choices: &[Choice],
+        known: &Known,
+        addresses: Addresses,
+    ) -> Result<Self> {
+        let Tables { symbols: count, names, names_len, token_table, token_index } = tables;
+        if count == 0 || count > MAX_SYMBOLS {
+            return Err(corrupt(names, format!("1 to {MAX_SYMBOLS} symbols"), format!("{count}")));
+        }
+        let index = view.read_bytes(token_index, structure::INDEX_LEN)?;
+        let last = Bytes(&index).u16(structure::INDEX_LEN - 2).unwrap_or(0);
         // The last token is one of the short ones; the texts end soon after its start.
-        let token_len = tables.token_index.offset_from(tables.token_table).unwrap_or(MAX_TOKENS);
-        let token_len = token_len.min(u64::from(last) + 256);
-        let token_table = view.read_bytes(tables.token_table, token_len)?;
-        let tokens = Tokens::parse(&token_table, &index)
-            .ok_or_else(|| corrupt(tables.token_table, "256 tokens", "texts that leave the table"))?;
-        let names_len =
-            tables.token_table.offset_from(tables.names).filter(|len| *len <= MAX_NAMES).ok_or_else(|| {
-                corrupt(tables.names, "names before the tokens", format!("tokens at {}", tables.token_table))
-            })?;
-        let names = view.read_bytes(tables.names, names_len)?;
-        let first = if tables.absolute { Encoding::Absolute } else { Encoding::Relative };
-        let bytes = view.read_bytes(tables.values, u64::from(count) * Values::width(first))?;
-        let choices: &[Encoding] = match (tables.absolute, tables.base) {
-            (true, _) => &[Encoding::Absolute],
-            (false, Some(_)) => &[Encoding::AbsolutePercpu, Encoding::Relative],
-            (false, None) => &[Encoding::PlaceRelative],
-        };
-        let base = match tables.base {
-            Some(base) => u64::from_le(view.read::<u64>(base)?),
-            None => tables.values.as_u64(),
-        };
-        let names = Names::parse(tables.names, names, count, tokens)?;
+        let texts_len = token_index.offset_from(token_table).unwrap_or(u64::MAX).min(u64::from(last) + 256);
+        let texts = view.read_bytes(token_table, texts_len)?;
+        let tokens = Tokens::parse(&texts, &index)
+            .ok_or_else(|| corrupt(token_table, "256 tokens", "texts that leave the table"))?;
+        let bytes = view.read_bytes(names, names_len)?;
+        let mut parsed = Names::parse(names, bytes, count, tokens)?;
         let mut refused = Vec::new();
-        let mut parts = (names, bytes);
-        for encoding in choices {
-            let values = Values { encoding: *encoding, bytes: parts.1, base };
-            match Self::new(tables.values, parts.0, values) {
-                Ok(symbols) => match symbols.confirm(known) {
+        for choice in choices {
+            let values = match read_values(view, count, *choice) {
+                Ok(values) => values,
+                Err(why) => {
+                    refused.push(format!("{choice}: {why}"));
+                    continue;
+                }
+            };
+            parsed = match Self::new(choice.values, parsed, values) {
+                Ok(symbols) => match symbols.confirm(known, addresses, names) {
                     Ok(()) => return Ok(symbols),
                     Err(why) => {
-                        refused.push(format!("{encoding:?}: {why}"));
-                        parts = symbols.into_parts();
+                        refused.push(format!("{choice}: {why}"));
+                        symbols.into_names()
                     }
                 },
-                Err((why, names, bytes)) => {
-                    refused.push(format!("{encoding:?}: {why}"));
-                    parts = (names, bytes);
+                Err((why, names)) => {
+                    refused.push(format!("{choice}: {why}"));
+                    names
                 }
-            }
+            };
         }
-        Err(corrupt(tables.values, "values that agree with known symbols", refused.join("; ")))
+        Err(corrupt(names, "values that agree with known symbols", refused.join("; ")))
     }
 
-    /// Checks the symbols whose address is known from elsewhere.
-    fn confirm(&self, known: &Known) -> Result<()> {
+    /// Checks what is known of addresses without this table; `table` is where a part of it lies.
+    fn confirm(&self, known: &Known, addresses: Addresses, table: VirtAddr) -> Result<()> {
         for (name, expected) in &known.anchors {
-            match self.address_of(name) {
-                Some(found) if found == *expected => {}
-                Some(found) => return Err(corrupt(found, format!("{name} at {expected}"), format!("{found}"))),
-                None => return Err(Error::NotFound { what: "symbol", name: (*name).to_owned() }),
+            let found = self.require(name)?;
+            if found != *expected {
+                return Err(corrupt(table, format!("{name} at {expected}"), found.to_string()));
             }
+        }
+        let text = self.require("_text").or_else(|_| self.require("_stext"))?;
+        let end = self.require("_end")?;
+        // Values relative to their place are of the same kind as the place, all others are always virtual.
+        let same_kind = addresses == Addresses::Virtual || self.encoding() == Encoding::PlaceRelative;
+        if same_kind && !(text..end).contains(&table) {
+            return Err(corrupt(table, "an image that contains its own symbol table", format!("{text} to {end}")));
+        }
+        if !same_kind && text.as_u64() < KERNEL_HALF {
+            return Err(corrupt(table, "an image in the kernel's half of the address space", text.to_string()));
         }
         Ok(())
     }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} values at {}", self.encoding, self.values)
+    }
+}
+
+fn read_values(view: &dyn MemoryView, count: u32, choice: Choice) -> Result<Values> {
+    let base = match choice.base {
+        Some(base) => u64::from_le(view.read::<u64>(base)?),
+        None => choice.values.as_u64(),
+    };
+    let bytes = view.read_bytes(choice.values, u64::from(count) * Values::width(choice.encoding))?;
+    Ok(Values { encoding: choice.encoding, bytes, base })
 }

@@ -5,9 +5,13 @@
 mod kallsyms;
 mod locate;
 mod module;
+mod structure;
 mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::locate::Known;
+pub(crate) use self::{
+    locate::{Addresses, Known},
+    structure::LANDMARK,
+};
 pub use self::{module::module_symbols, table::Symbols};

@@ -42,10 +42,10 @@ impl fmt::Debug for Symbols {
 }
 
 impl Symbols {
-    /// Joins names and values. `at` is the address of the values, for errors; names and values come back with an error.
-    pub(super) fn new(at: VirtAddr, names: Names, values: Values) -> Result<Self, (Error, Names, Vec<u8>)> {
+    /// Joins names and values. `at` is the address of the values, for errors; the names come back with an error.
+    pub(super) fn new(at: VirtAddr, names: Names, values: Values) -> Result<Self, (Error, Names)> {
         if let Err(error) = check_order(at, &names, &values) {
-            return Err((error, names, values.bytes));
+            return Err((error, names));
         }
         let size = names.hashes().len().next_power_of_two();
         let mut buckets = vec![NONE; size];
@@ -60,9 +60,9 @@ impl Symbols {
         Ok(Self { names, values, buckets, next })
     }
 
-    /// The parts again, to be read in another way.
-    pub(super) fn into_parts(self) -> (Names, Vec<u8>) {
-        (self.names, self.values.bytes)
+    /// The names again, to be joined with other values.
+    pub(super) fn into_names(self) -> Names {
+        self.names
     }
 
     /// Number of symbols.
@@ -76,8 +76,24 @@ impl Symbols {
     }
 
     /// How values are encoded in this kernel.
-    pub(crate) fn encoding(&self) -> Encoding {
+    pub(super) fn encoding(&self) -> Encoding {
         self.values.encoding
+    }
+
+    /// True when values are relative to their own place.
+    pub(crate) fn is_place_relative(&self) -> bool {
+        self.values.encoding == Encoding::PlaceRelative
+    }
+
+    /// Number and encoding, for evidence.
+    pub(crate) fn describe(&self) -> String {
+        let encoding = match self.values.encoding {
+            Encoding::Absolute => "absolute addresses",
+            Encoding::Relative => "offsets from a base",
+            Encoding::AbsolutePercpu => "offsets from a base, per-CPU ones absolute",
+            Encoding::PlaceRelative => "offsets from their place",
+        };
+        format!("{} symbols (kallsyms, {encoding})", self.len())
     }
 
     /// The address of the symbol of that name: of the first global one, else of the first.

@@ -21,7 +21,7 @@ use memflow_core::{Error, Result, VirtAddr};
 use crate::bytes::Bytes;
 
 /// First two bytes of a section, little-endian.
-pub(crate) const MAGIC: u16 = 0xeb9f;
+const MAGIC: u16 = 0xeb9f;
 /// Length of the header that every version has.
 pub(crate) const HEADER_LEN: u64 = 24;
 /// Length of a type record before its kind's own data.
@@ -173,13 +173,6 @@ fn header(bytes: Bytes<'_>) -> Result<Header> {
         strings_at: header_len.saturating_add(field(16)?),
         strings_len: field(20)?,
     })
-}
-
-/// Length of the section whose first bytes these are, as its header declares it.
-pub(crate) fn declared_len(start: &[u8]) -> Result<u64> {
-    let header = header(Bytes(start))?;
-    let types_end = header.types_at.saturating_add(header.types_len);
-    Ok(types_end.max(header.strings_at.saturating_add(header.strings_len)))
 }
 
 impl Btf {

@@ -7,5 +7,5 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::btf::{HEADER_LEN, MAGIC, declared_len};
+pub(crate) use self::btf::HEADER_LEN;
 pub use self::layout::{Field, Types};
