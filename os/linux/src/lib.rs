@@ -12,6 +12,8 @@ mod process;
 mod record;
 mod symbols;
 mod task;
+#[cfg(test)]
+mod testing;
 mod types;
 mod vfs;
 mod vmcoreinfo;

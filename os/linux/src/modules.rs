@@ -92,7 +92,8 @@ impl ModuleLayout {
             unformed: constant("MODULE_STATE_UNFORMED", 3),
         };
         let read = [list, state, name].into_iter();
-        let read = read.chain(parts.iter().flat_map(|part| [part.base, part.size])).chain(users.map(|users| users.head));
+        let read =
+            read.chain(parts.iter().flat_map(|part| [part.base, part.size])).chain(users.map(|users| users.head));
         Ok(Self { span: Span::of("module", read)?, list, state, name, parts, users, states })
     }
 }
@@ -155,8 +156,7 @@ pub(crate) fn modules(view: &dyn MemoryView, layout: &ModuleLayout, head: VirtAd
         listing.items.iter().map(|module| (module.info.address, module.info.name.clone())).collect();
     for module in &mut listing.items {
         let (Some(users), Some(head)) = (layout.users, module.users) else { continue };
-        let list =
-            List { what: "users of a module", head, node: users.node, span: users.span, limit: MAX_MODULES };
+        let list = List { what: "users of a module", head, node: users.node, span: users.span, limit: MAX_MODULES };
         let found = list::collect(view, list, |record| {
             let user = record.pointer(users.source)?;
             match names.get(&user) {

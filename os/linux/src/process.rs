@@ -44,7 +44,8 @@ impl LinuxProcess {
         let task = read_task(&system, process)?;
         let has_space = task.mm().is_some();
         let mut problems = Vec::new();
-        let info = task::describe(&kernel.view, &system.tasks, &[task], &|pgd| system.root_of(pgd), &mut problems).pop();
+        let info =
+            task::describe(&kernel.view, &system.tasks, &[task], &|pgd| system.root_of(pgd), &mut problems).pop();
         let info = info.ok_or_else(|| gone(process))?;
         if has_space && info.root.is_none() {
             // The root is looked for last.
@@ -75,7 +76,8 @@ impl LinuxProcess {
     /// Files as this process sees them: a walker, and its root directory.
     fn files(&self, task: &Task) -> Result<(Vfs<'_>, Option<Place>)> {
         let vfs = self.system.vfs()?;
-        let root = if task.fs.is_null() { None } else { Some(vfs.root_of(task.fs).context(|| "root directory".into())?) };
+        let root =
+            if task.fs.is_null() { None } else { Some(vfs.root_of(task.fs).context(|| "root directory".into())?) };
         Ok((vfs, root))
     }
 

@@ -106,7 +106,9 @@ impl VfsLayout {
         let user_path = types
             .find_field("backing_file", "user_path.mnt")
             .zip(types.find_field("backing_file", "user_path.dentry"))
-            .map(|(mnt, dentry)| Ok::<_, Error>(UserPath { span: Span::of("backing_file", [mnt, dentry])?, mnt, dentry }))
+            .map(|(mnt, dentry)| {
+                Ok::<_, Error>(UserPath { span: Span::of("backing_file", [mnt, dentry])?, mnt, dentry })
+            })
             .transpose()?;
         let read = [parent, name, name_len, hashed, operations, dentry_inode, dentry_sb];
         Ok(Self {

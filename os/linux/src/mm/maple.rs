@@ -61,7 +61,8 @@ impl MapleLayout {
     pub(super) fn new(types: &Types) -> Result<Self> {
         let (dense_slots, parent) = (types.field("maple_node", "slot")?, types.field("maple_node", "parent")?);
         let [pivots, slots] = [types.field("maple_range_64", "pivot")?, types.field("maple_range_64", "slot")?];
-        let [gap_pivots, gap_slots] = [types.field("maple_arange_64", "pivot")?, types.field("maple_arange_64", "slot")?];
+        let [gap_pivots, gap_slots] =
+            [types.field("maple_arange_64", "pivot")?, types.field("maple_arange_64", "slot")?];
         let gap_end = types.field("maple_arange_64", "meta.end")?;
         Self::from_fields(parent.size, dense_slots, [pivots, slots], [gap_pivots, gap_slots, gap_end])
     }
@@ -106,7 +107,8 @@ pub(super) fn entries(view: &dyn MemoryView, layout: &MapleLayout, root: VirtAdd
                 false
             }
         });
-        let records = read_each(view, level.iter().map(|node| (VirtAddr::new(node.value.as_u64() & !NODE_MASK), layout.node)));
+        let records =
+            read_each(view, level.iter().map(|node| (VirtAddr::new(node.value.as_u64() & !NODE_MASK), layout.node)));
         let mut next = Vec::new();
         for (node, record) in level.iter().zip(records) {
             let into = if is_leaf(node.value) { &mut found.items } else { &mut next };

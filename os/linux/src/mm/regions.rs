@@ -113,7 +113,8 @@ pub(crate) fn memory_map(
         let kind = if vma.file.is_null() {
             names.without_file(vma)
         } else {
-            let file = files.next().unwrap_or_else(|| Err(Error::NotFound { what: "file", name: vma.file.to_string() }));
+            let file =
+                files.next().unwrap_or_else(|| Err(Error::NotFound { what: "file", name: vma.file.to_string() }));
             file.and_then(|file| names.with_file(vma, &file, vfs, root, &mut listing.problems))
         };
         match kind {

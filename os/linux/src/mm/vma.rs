@@ -190,7 +190,9 @@ fn from_tree(view: &dyn MemoryView, layout: &VmaLayout, maple: &MapleLayout, roo
     for (entry, record) in entries.items.iter().zip(records) {
         match record.and_then(|record| Vma::parse(layout, &record)) {
             Ok(vma) => {
-                if vma.range.start().as_u64() != entry.first || vma.range.last().map(VirtAddr::as_u64) != Some(entry.last) {
+                if vma.range.start().as_u64() != entry.first
+                    || vma.range.last().map(VirtAddr::as_u64) != Some(entry.last)
+                {
                     listing.problems.push(Error::Corrupt {
                         what: "vm_area_struct",
                         address: entry.value.into(),
@@ -219,11 +221,9 @@ fn from_list(view: &dyn MemoryView, layout: &VmaLayout, next: Field, first: Virt
             Record::read(view, at, layout.span)
                 .and_then(|record| Ok((Vma::parse(layout, &record)?, record.pointer(next)?)))
                 .and_then(|(vma, next)| match last {
-                    Some(last) if vma.range.start() <= last => Err(Error::Cycle {
-                        what: "regions of an address space",
-                        address: at.into(),
-                        entries,
-                    }),
+                    Some(last) if vma.range.start() <= last => {
+                        Err(Error::Cycle { what: "regions of an address space", address: at.into(), entries })
+                    }
                     _ => Ok((vma, next)),
                 })
         };
