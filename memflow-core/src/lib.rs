@@ -18,6 +18,8 @@ pub mod error;
 pub mod memory;
 pub mod os;
 pub mod paging;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod view;
 
 pub use dataview::Pod;
