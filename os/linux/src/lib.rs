@@ -13,6 +13,8 @@ mod record;
 mod soft_fault;
 mod symbols;
 mod task;
+#[cfg(test)]
+mod testing;
 mod types;
 mod vfs;
 mod vmcoreinfo;

@@ -90,7 +90,7 @@ impl<'a> ListWalker<'a> {
         if at.is_null() {
             return Err(self.corrupt("the address of the next entry", at));
         }
-        if !self.seen.insert(at) {
+        if self.seen.contains(&at) {
             // The other direction came this far: together they have seen everything that is linked.
             if self.direction == Direction::Backward {
                 return Ok(None);
@@ -106,6 +106,7 @@ impl<'a> ListWalker<'a> {
         if back != self.from && back != self.from_back {
             return Err(self.corrupt("an entry that points back to the one before it", back));
         }
+        self.seen.insert(at);
         (self.from, self.from_back, self.at) = (at, back, Some(next));
         Ok(Some(record))
     }
@@ -173,4 +174,158 @@ fn take<T>(walk: &mut ListWalker<'_>, into: &mut Listing<T>, parse: &mut impl Fn
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        reason = "a test fails by panicking"
+    )]
+
+    use super::*;
+    use crate::testing::Memory;
+
+    const NODE: Field = Field { offset: 8, size: 16, bits: None };
+    const ID: Field = Field { offset: 0, size: 4, bits: None };
+    const HEAD: u64 = 0x8000;
+
+    fn list(limit: u64) -> List {
+        let span = Span::of("entry", [NODE, ID]).unwrap();
+        List { what: "test list", head: VirtAddr::new(HEAD), node: NODE, span, limit }
+    }
+
+    /// Entries 1, 2, ... at 0x1000, 0x2000, ..., linked in that order.
+    fn entries(count: u32) -> Memory {
+        let mut memory = Memory::default();
+        let mut nodes = vec![HEAD];
+        for id in 1..=count {
+            let at = u64::from(id) * 0x1000;
+            memory.put_u32(at, id).zero(at + 4, 4);
+            nodes.push(at + NODE.offset);
+        }
+        memory.ring(&nodes);
+        memory
+    }
+
+    fn node(id: u32) -> u64 {
+        u64::from(id) * 0x1000 + NODE.offset
+    }
+
+    fn ids(memory: &Memory, limit: u64) -> (Vec<u32>, Vec<Error>) {
+        let found = collect(memory, list(limit), |record| record.u32(ID));
+        (found.items, found.problems)
+    }
+
+    #[test]
+    fn entries_come_in_list_order() {
+        assert_eq!(ids(&entries(4), 10).0, [1, 2, 3, 4]);
+        let (empty, problems) = ids(&entries(0), 10);
+        assert!(empty.is_empty() && problems.is_empty());
+    }
+
+    #[test]
+    fn list_that_never_returns_to_its_head_is_a_cycle() {
+        let mut memory = entries(4);
+        memory.put_u64(node(4), node(2));
+        let (found, problems) = ids(&memory, 10);
+        assert_eq!(found, [1, 2, 3, 4]);
+        assert!(matches!(problems[0], Error::Cycle { entries: 4, .. }), "{problems:?}");
+        // A ring of its own behind the first entry: nothing of it points back to where it was entered.
+        memory.put_u64(node(2) + 8, node(4));
+        let (found, problems) = ids(&memory, 10);
+        assert_eq!(found, [1]);
+        assert!(matches!(problems[0], Error::Corrupt { .. }), "{problems:?}");
+        let mut memory = entries(1);
+        memory.put_u64(node(1), node(1));
+        let (found, problems) = ids(&memory, 10);
+        assert_eq!(found, [1]);
+        assert!(matches!(problems[..], [Error::Cycle { entries: 1, .. }]), "{problems:?}");
+    }
+
+    #[test]
+    fn damaged_link_back_costs_no_entry() {
+        let mut memory = entries(5);
+        memory.put_u64(node(3) + 8, 0x1234);
+        let (found, problems) = ids(&memory, 10);
+        assert_eq!(found, [1, 2, 3, 4, 5]);
+        assert!(!problems.is_empty());
+    }
+
+    #[test]
+    fn list_past_its_limit_is_refused() {
+        let (found, problems) = ids(&entries(4), 3);
+        assert_eq!(found, [1, 2, 3]);
+        assert!(matches!(problems[0], Error::Limit { limit: 3, .. }), "{problems:?}");
+    }
+
+    #[test]
+    fn broken_link_costs_no_entry() {
+        for garbage in [0, 1, 0xdead_0000_0000_0100, u64::MAX] {
+            let mut memory = entries(5);
+            memory.put_u64(node(2), garbage);
+            let (found, problems) = ids(&memory, 10);
+            assert_eq!(found, [1, 2, 3, 4, 5], "{garbage:#x}");
+            assert_eq!(problems.len(), 1, "{garbage:#x}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn link_into_another_list_is_not_followed() {
+        let mut memory = entries(3);
+        memory.put_u32(0x9000, 9).zero(0x9004, 4).put_u64(0x9008, 0xa008).put_u64(0x9010, 0xa008);
+        memory.put_u64(node(1), 0x9008);
+        let (found, problems) = ids(&memory, 10);
+        assert_eq!(found, [1, 2, 3]);
+        assert_eq!(problems.len(), 1);
+    }
+
+    #[test]
+    fn break_in_both_directions_keeps_both_ends() {
+        let mut memory = entries(5);
+        memory.put_u64(node(2), 0).put_u64(node(4) + 8, 0);
+        let (found, problems) = ids(&memory, 10);
+        assert_eq!(found, [1, 2, 4, 5]);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+    }
+
+    #[test]
+    fn entry_being_put_in_is_no_break() {
+        // 1 -> 2 -> 3, where 3 still points back past 2, to 1.
+        let mut memory = entries(3);
+        memory.put_u64(node(3) + 8, node(1));
+        let (found, problems) = ids(&memory, 10);
+        assert_eq!(found, [1, 2, 3]);
+        assert!(problems.is_empty(), "{problems:?}");
+    }
+
+    #[test]
+    fn head_that_cannot_be_read_is_a_problem() {
+        let (found, problems) = ids(&Memory::default(), 10);
+        assert!(found.is_empty());
+        assert!(!problems.is_empty());
+    }
+
+    #[test]
+    fn entry_that_makes_no_sense_does_not_end_the_walk() {
+        let found = collect(&entries(3), list(10), |record| match record.u32(ID)? {
+            2 => Err(Error::Cancelled),
+            id => Ok(id),
+        });
+        assert_eq!(found.items, [1, 3]);
+        assert!(matches!(found.problems[..], [Error::Cancelled]));
+    }
+
+    #[test]
+    fn walk_is_over_after_an_error() {
+        let mut memory = entries(2);
+        memory.put_u64(node(1), 0);
+        let mut walk = ListWalker::forward(&memory, list(10));
+        assert!(walk.next().unwrap().is_ok());
+        assert!(walk.next().unwrap().is_err());
+        assert!(walk.next().is_none());
+        assert!(walk.next().is_none());
+    }
 }

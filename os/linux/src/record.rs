@@ -78,11 +78,6 @@ impl Record {
         self.address
     }
 
-    /// The name of the structure.
-    pub(crate) fn structure(&self) -> &'static str {
-        self.span.structure
-    }
-
     /// `len` bytes at `offset` of the structure.
     pub(crate) fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
         let inside = || {
@@ -197,4 +192,56 @@ pub(crate) fn read_each(
             Outcome::NotAttempted => Err(Record::unanswered(index)),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::testing::Memory;
+
+    const fn field(offset: u64, size: u64) -> Field {
+        Field { offset, size, bits: None }
+    }
+
+    #[test]
+    fn span_is_what_the_fields_need_and_no_more() {
+        let span = Span::of("s", [field(0x20, 8), field(0x10, 4)]).unwrap();
+        assert_eq!((span.start, span.len), (0x10, 0x18));
+        let mut memory = Memory::default();
+        memory.put_u32(0x1010, 7).zero(0x1014, 12).put_u64(0x1020, u64::MAX);
+        let record = Record::read(&memory, VirtAddr::new(0x1000), span).unwrap();
+        assert_eq!(record.u32(field(0x10, 4)).unwrap(), 7);
+        assert_eq!(record.number(field(0x20, 8)).unwrap(), u64::MAX);
+        assert!(matches!(record.u32(field(0x20, 8)), Err(Error::Corrupt { .. })));
+        assert!(matches!(record.number(field(0x28, 1)), Err(Error::Range { .. })));
+        assert!(matches!(record.number(field(0x8, 8)), Err(Error::Range { .. })));
+        assert!(matches!(record.number(field(0x10, 16)), Err(Error::Corrupt { .. })));
+    }
+
+    #[test]
+    fn damaged_type_information_is_not_allocated_for() {
+        assert!(matches!(Span::of("s", [field(0, 8), field(1 << 40, 8)]), Err(Error::Unsupported { .. })));
+        assert!(matches!(Span::of("s", [field(0, 8), field(u64::MAX, 8)]), Err(Error::Unsupported { .. })));
+    }
+
+    #[test]
+    fn many_records_are_one_batch_and_each_has_its_own_answer() {
+        let span = Span::of("s", [field(0, 8)]).unwrap();
+        let mut memory = Memory::default();
+        memory.put_u64(0x1000, 1).put_u64(0x3000, 3);
+        let records = read_each(&memory, [0x1000, 0x2000, 0x3000].map(|at| (VirtAddr::new(at), span)));
+        assert_eq!(memory.calls(), 1);
+        assert_eq!(records[0].as_ref().unwrap().number(field(0, 8)).unwrap(), 1);
+        assert_eq!(records[1].as_ref().unwrap_err().reason(), Some(memflow_core::Reason::OutOfRange));
+        assert_eq!(records[2].as_ref().unwrap().number(field(0, 8)).unwrap(), 3);
+    }
+
+    #[test]
+    fn text_ends_at_the_terminator_or_with_the_field() {
+        assert_eq!(text(b"init\0rest"), "init");
+        assert_eq!(text(b"full"), "full");
+        assert_eq!(text(b"a\xffb\0"), "a\u{fffd}b");
+    }
 }

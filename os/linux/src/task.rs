@@ -27,7 +27,7 @@ use crate::{
     list::{self, List},
     record::{Record, Span, read_each},
     types::{Field, Types},
-    worker::{self, WorkerLayout},
+    worker::{self, OwnName, WorkerLayout},
 };
 
 /// The kernel never hands out a process id as large as this (`PID_MAX_LIMIT`, include/linux/threads.h).
@@ -128,16 +128,16 @@ impl TaskLayout {
 /// One task, as its own structure describes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
-    pub(crate) address: VirtAddr,
-    pub(crate) pid: u32,
+    address: VirtAddr,
+    pid: u32,
     pub(crate) tgid: u32,
-    pub(crate) state: ProcessState,
+    state: ProcessState,
     /// The name that the task carries, at most 15 bytes.
-    pub(crate) comm: String,
-    pub(crate) kernel_thread: bool,
-    pub(crate) worker: bool,
-    pub(crate) kthread: VirtAddr,
-    pub(crate) start_time: Duration,
+    comm: String,
+    kernel_thread: bool,
+    worker: bool,
+    kthread: VirtAddr,
+    start_time: Duration,
     pub(crate) fs: VirtAddr,
     mm: VirtAddr,
     real_parent: VirtAddr,
@@ -185,6 +185,10 @@ impl Task {
             real_cred: record.pointer(layout.real_cred)?,
             signal: record.pointer(layout.signal)?,
         })
+    }
+
+    fn own_name(&self) -> OwnName<'_> {
+        OwnName { comm: &self.comm, kthread: self.kthread, worker: self.worker }
     }
 
     /// The `mm_struct` of its address space. A thread of the kernel has none of its own, even while it borrows one; a process that has
@@ -269,7 +273,7 @@ pub(crate) fn describe(
     let creds = read_each(view, tasks.iter().map(|task| (task.real_cred, layout.cred)));
     let groups = read_each(view, tasks.iter().map(|task| (task.signal, layout.group)));
     let mut roots = read_each(view, tasks.iter().filter_map(Task::mm).map(|mm| (mm, layout.mm_root))).into_iter();
-    let names = worker::names(view, layout.worker.as_ref(), tasks);
+    let names = worker::names(view, layout.worker.as_ref(), &tasks.iter().map(Task::own_name).collect::<Vec<_>>());
     let mut items = Vec::with_capacity(tasks.len());
     for ((((task, parent), cred), group), name) in tasks.iter().zip(parents).zip(creds).zip(groups).zip(names) {
         let mut note = |error: Error| problems.push(error.context(format!("process {} ({})", task.pid, task.comm)));
@@ -342,7 +346,8 @@ pub(crate) fn threads(view: &dyn MemoryView, layout: &TaskLayout, task: &Task) -
         Ok(thread)
     });
     let mut listing = Listing { items: Vec::new(), problems: found.problems };
-    let names = worker::names(view, layout.worker.as_ref(), &found.items);
+    let names =
+        worker::names(view, layout.worker.as_ref(), &found.items.iter().map(Task::own_name).collect::<Vec<_>>());
     for (thread, name) in found.items.into_iter().zip(names) {
         let name = name.unwrap_or_else(|error| {
             listing.problems.push(error.context(format!("full name of thread {}", thread.pid)));
@@ -352,3 +357,6 @@ pub(crate) fn threads(view: &dyn MemoryView, layout: &TaskLayout, task: &Task) -
     }
     Ok(listing)
 }
+
+#[cfg(test)]
+mod tests;

@@ -400,3 +400,6 @@ impl<'a> Vfs<'a> {
         Ok(dentry)
     }
 }
+
+#[cfg(test)]
+mod tests;

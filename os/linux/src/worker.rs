@@ -21,7 +21,6 @@ use memflow_core::{
 
 use crate::{
     record::{Record, Span, read_each, text},
-    task::Task,
     types::{Field, Types},
 };
 
@@ -76,9 +75,24 @@ impl WorkerLayout {
     }
 }
 
+/// What a task itself says of its name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnName<'a> {
+    /// The name that the task carries.
+    pub(crate) comm: &'a str,
+    /// Its `struct kthread`; null for tasks of users.
+    pub(crate) kthread: VirtAddr,
+    /// True when it works for a workqueue.
+    pub(crate) worker: bool,
+}
+
 /// The name that /proc shows for each task.
-pub(crate) fn names(view: &dyn MemoryView, layout: Option<&WorkerLayout>, tasks: &[Task]) -> Vec<Result<String>> {
-    let mut names: Vec<Result<String>> = tasks.iter().map(|task| Ok(task.comm.clone())).collect();
+pub(crate) fn names(
+    view: &dyn MemoryView,
+    layout: Option<&WorkerLayout>,
+    tasks: &[OwnName<'_>],
+) -> Vec<Result<String>> {
+    let mut names: Vec<Result<String>> = tasks.iter().map(|task| Ok(task.comm.to_owned())).collect();
     let Some(layout) = layout else { return names };
     let threads: Vec<usize> =
         tasks.iter().enumerate().filter(|(_, task)| !task.kthread.is_null()).map(|(index, _)| index).collect();
@@ -120,10 +134,10 @@ fn full_name(view: &dyn MemoryView, layout: &WorkerLayout, kthread: &Record) -> 
 }
 
 /// The name of a worker: who it is, and, once it has worked, on what; `+` while it does, `-` afterwards.
-fn worker_name(view: &dyn MemoryView, layout: &WorkerLayout, task: &Task, worker: &Record) -> Result<String> {
+fn worker_name(view: &dyn MemoryView, layout: &WorkerLayout, task: &OwnName<'_>, worker: &Record) -> Result<String> {
     let mut name = match &layout.rescue {
-        Some(rescue) => rescuer_name(view, rescue, task, worker)?.unwrap_or_else(|| task.comm.clone()),
-        None => task.comm.clone(),
+        Some(rescue) => rescuer_name(view, rescue, task, worker)?.unwrap_or_else(|| task.comm.to_owned()),
+        None => task.comm.to_owned(),
     };
     let work = worker.text(layout.desc)?;
     if worker.pointer(layout.pool)? != VirtAddr::new(0) && !work.is_empty() {
@@ -138,7 +152,7 @@ fn worker_name(view: &dyn MemoryView, layout: &WorkerLayout, task: &Task, worker
 }
 
 /// The full name of a rescuer that carries the prefix and was cut by `comm`.
-fn rescuer_name(view: &dyn MemoryView, rescue: &Rescue, task: &Task, worker: &Record) -> Result<Option<String>> {
+fn rescuer_name(view: &dyn MemoryView, rescue: &Rescue, task: &OwnName<'_>, worker: &Record) -> Result<Option<String>> {
     const PREFIX: &str = "kworker/R-";
 
     let queue = worker.pointer(rescue.rescue_wq)?;
@@ -146,7 +160,7 @@ fn rescuer_name(view: &dyn MemoryView, rescue: &Rescue, task: &Task, worker: &Re
         return Ok(None);
     }
     let name = format!("{PREFIX}{}", Record::read(view, queue, rescue.queue)?.text(rescue.name)?);
-    if !name.starts_with(&task.comm) {
+    if !name.starts_with(task.comm) {
         return Err(Error::Corrupt {
             what: "worker",
             address: worker.address().into(),
@@ -156,3 +170,6 @@ fn rescuer_name(view: &dyn MemoryView, rescue: &Rescue, task: &Task, worker: &Re
     }
     Ok(Some(name))
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,7 +91,6 @@ impl MmLayout {
 /// One address space's description.
 #[derive(Clone, Debug)]
 pub(crate) struct Mm {
-    pub(super) address: VirtAddr,
     /// The `struct file` of the executable; null when there is none.
     pub(crate) exe_file: VirtAddr,
     pub(super) arg_start: VirtAddr,
@@ -114,7 +113,6 @@ impl Mm {
 
         let record = Record::read(view, address, layout.span)?;
         Ok(Self {
-            address,
             exe_file: record.pointer(layout.exe_file)?,
             arg_start: record.pointer(layout.arg_start)?,
             arg_end: record.pointer(layout.arg_end)?,
