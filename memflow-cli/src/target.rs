@@ -3,8 +3,10 @@
 //! Owns: the built-in demo, the choice between the layouts of a raw image, and the words for what was opened.
 //! Must not know: commands. Keeps: a layout is kept because a kernel was found in it, and what was chosen is said.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
 use memflow_core::{Error, PhysicalMemory, os::Os};
@@ -79,31 +81,42 @@ impl Target {
         &self.snapshot.memory
     }
 
-    /// Finds the operating system, and with it which layout a raw image has if there are several.
+    /// Finds the operating system, and with it which layout a raw image has if there are several: the first in which the whole
+    /// process list can be read, else the first in which there is a kernel.
     pub(crate) fn os(&mut self, io: &mut Io<'_>) -> Outcome<Box<dyn Os>> {
-        let first = match recognise(self.memory(), io) {
-            Ok(os) => return Ok(os),
-            Err(error) => error,
-        };
+        let first = recognise(self.memory(), io);
         let alternatives = std::mem::take(&mut self.snapshot.alternatives);
+        if alternatives.is_empty() || first.as_deref().is_ok_and(lists_every_process) {
+            return first.map_err(Failure::Target);
+        }
+        let mut second_best = None;
         for layout in &alternatives {
             let snapshot = open(&self.args, layout, io).map_err(Failure::Target)?;
             match recognise(&snapshot.memory, io) {
-                Ok(os) => {
-                    let note = format!("read in layout {layout}, in which there is a kernel");
-                    io.note(&note);
-                    self.notes.push(note);
-                    self.snapshot = snapshot;
-                    return Ok(os);
-                }
+                Ok(os) if lists_every_process(&*os) => return Ok(self.take(layout, snapshot, os, io)),
+                Ok(os) => second_best = second_best.or(Some((layout, snapshot, os))),
                 Err(error) => log::debug!("layout {layout}: {error}"),
             }
         }
-        if alternatives.is_empty() {
-            return Err(Failure::Target(first));
+        match (first, second_best) {
+            (Ok(os), _) => Ok(os),
+            (Err(_), Some((layout, snapshot, os))) => Ok(self.take(layout, snapshot, os, io)),
+            (Err(error), None) => {
+                let names: Vec<String> = alternatives.iter().map(ToString::to_string).collect();
+                let tried = format!("{} (nor in layout {})", self.name(), names.join(" or "));
+                Err(Failure::Target(error.context(tried)))
+            }
         }
-        let names: Vec<String> = alternatives.iter().map(ToString::to_string).collect();
-        Err(Failure::Target(first.context(format!("{} (nor in layout {})", self.name(), names.join(" or ")))))
+    }
+
+    /// Makes a layout the target's own.
+    fn take(&mut self, layout: &MemoryLayout, snapshot: Snapshot, os: Box<dyn Os>, io: &mut Io<'_>) -> Box<dyn Os> {
+        let note = format!("the memory layout is {layout}: the kernel was found in it");
+        io.note(&note);
+        self.notes.clone_from(&snapshot.notes);
+        self.notes.push(note);
+        self.snapshot = snapshot;
+        os
     }
 
     /// Decides between the layouts of a raw image, for commands that need no operating system.
@@ -126,7 +139,7 @@ fn open(args: &TargetArgs, layout: &MemoryLayout, io: &Io<'_>) -> Result<Snapsho
     let options = OpenOptions { layout: layout.clone(), partial: args.partial, ..OpenOptions::default() };
     progress::spin(io.quiet(), "opening the target", || {
         if args.target.as_os_str() == DEMO {
-            memflow_snapshot::open_bytes(Path::new(DEMO), DEMO_IMAGE, &options)
+            memflow_snapshot::open_bytes(DEMO, DEMO_IMAGE, &options)
         } else {
             memflow_snapshot::open(&args.target, &options)
         }
@@ -138,4 +151,9 @@ fn recognise(memory: &Arc<dyn PhysicalMemory>, io: &Io<'_>) -> Result<Box<dyn Os
     let options = LinuxOptions::default();
     let found = progress::spin(io.quiet(), "looking for the kernel", || LinuxOs::open(memory.clone(), &options));
     found.map(|os| Box::new(os) as Box<dyn Os>)
+}
+
+/// True when the kernel's process list can be read to its end, which it cannot where memory lies at other addresses than assumed.
+fn lists_every_process(os: &dyn Os) -> bool {
+    os.processes().is_ok_and(|list| list.is_complete() && !list.items.is_empty())
 }
