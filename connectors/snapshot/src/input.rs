@@ -52,17 +52,7 @@ impl FileInput {
     /// [`Error::Io`] when the system refuses; [`Error::File`] for what cannot hold a memory image: a directory, a pipe, a
     /// device that does not tell its length.
     pub fn open(path: &Path, writable: bool) -> Result<Self> {
-        let opening = |source: io::Error| {
-            let action = if writable { "opening for writing" } else { "opening" };
-            let way_out = match source.kind() {
-                io::ErrorKind::PermissionDenied if writable => {
-                    " (open it read-only, or run as a user who may write it)"
-                }
-                io::ErrorKind::PermissionDenied => " (run as a user who may read it)",
-                _ => "",
-            };
-            Error::io(format!("{action} {}{way_out}", path.display()), source)
-        };
+        let opening = |source| open_error(path, writable, source);
         // Asked before opening, as opening a pipe waits for its other end.
         refuse_odd_files(path, &std::fs::metadata(path).map_err(opening)?)?;
         let file = File::options().read(true).write(writable).open(path).map_err(opening)?;
@@ -81,6 +71,17 @@ impl FileInput {
     pub fn into_file(self) -> File {
         self.file
     }
+}
+
+/// The error for a file that the system does not open.
+fn open_error(path: &Path, writable: bool, source: io::Error) -> Error {
+    let action = if writable { "opening for writing" } else { "opening" };
+    let way_out = match source.kind() {
+        io::ErrorKind::PermissionDenied if writable => " (open it read-only, or run as a user who may write it)",
+        io::ErrorKind::PermissionDenied => " (run as a user who may read it)",
+        _ => "",
+    };
+    Error::io(format!("{action} {}{way_out}", path.display()), source)
 }
 
 /// Directories, pipes and sockets hold no memory image.
@@ -267,5 +268,35 @@ impl<'a> View<'a> {
             done = done.saturating_add(u64::try_from(step).unwrap_or(u64::MAX));
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn missing_permission_names_the_file_and_the_way_out() {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(
+            open_error("/x/ram".as_ref(), false, denied()).to_string(),
+            "opening /x/ram (run as a user who may read it): permission denied"
+        );
+        assert_eq!(
+            open_error("/x/ram".as_ref(), true, denied()).to_string(),
+            "opening for writing /x/ram (open it read-only, or run as a user who may write it): permission denied"
+        );
+    }
+
+    #[test]
+    fn reads_past_the_end_are_errors_before_anything_is_allocated() {
+        let input = BytesInput::new("x".as_ref(), &[1, 2, 3]);
+        let view = View::new(&input, "test");
+        assert_eq!(view.bytes(1, 2, "bytes").unwrap(), [2, 3]);
+        assert_eq!(view.bytes(3, 0, "bytes").unwrap(), []);
+        for (offset, len) in [(1, 3), (4, 0), (0, u64::MAX), (u64::MAX, 1), (u64::MAX, u64::MAX)] {
+            assert!(matches!(view.bytes(offset, len, "bytes"), Err(Error::Format { .. })), "{offset} {len}");
+        }
     }
 }

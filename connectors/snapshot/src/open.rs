@@ -7,16 +7,18 @@ use std::{fmt, path::Path, sync::Arc};
 
 use memflow_core::{
     Error, PhysicalMemory, Result,
-    memory::{FileMemory, MapMode, MappedMemory, SourceConfig},
+    memory::{BufferMemory, FileMemory, MapMode, MappedMemory, SourceConfig},
 };
 
 use crate::{
-    detect::{Container, Detected, Format, detect},
+    detect::{Compression, Container, Detected, Format, detect},
     elf,
     image::{ParseOptions, ParsedImage},
-    input::{FileInput, ReadAt},
+    input::{BytesInput, FileInput, ReadAt},
+    lime,
     options::OpenOptions,
-    raw::{MemoryLayout, raw_layouts},
+    raw::{Choice, MemoryLayout, choose_layout},
+    unpack::{self, UnpackOptions, Unpacked},
 };
 
 /// Size of the pages that a raw image consists of.
@@ -31,8 +33,8 @@ pub struct Snapshot {
     pub format: Format,
     /// What a person should know about it: what is missing, what was assumed.
     pub notes: Vec<String>,
-    /// For a raw image whose layout was assumed: the others it may have. Whoever knows how to tell (an OS layer that finds its
-    /// kernel or not) can open the file again with one of them.
+    /// For a raw image whose layout was assumed: the others it may have, the likelier first. Whoever can tell (an OS layer that
+    /// finds its kernel or not) opens the file again with one of them.
     pub alternatives: Vec<MemoryLayout>,
 }
 
@@ -47,14 +49,29 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// Opens a file that holds physical memory.
+/// Opens a file that holds physical memory. What it is, is told by its content.
+///
+/// An ELF core or a LiME image says where its memory lies. A raw image does not, so with [`MemoryLayout::Auto`]:
+///
+/// 1. If the firmware's SMBIOS tables are in the image and their list of RAM ranges fits its size, that list is the layout.
+/// 2. Else an image below 2.75 GiB is flat: no PC has a hole there.
+/// 3. Else, if it is longer than 4 GiB and holds only zeros where the hole of a PC is, it is taken for flat.
+/// 4. Else it is taken for the RAM of a q35 machine.
+///
+/// In the last two cases a note says so, and [`Snapshot::alternatives`] lists what else it may be.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::File`] when the file cannot be used at all; [`Error::Format`] when it contradicts itself or ends
+/// early; [`Error::Unsupported`] for formats known by sight only; [`Error::Argument`] for options that do not suit the file;
+/// [`Error::Cancelled`] when the progress callback asks for it.
 pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
     let input = FileInput::open(path, options.writable)?;
-    let Detected::Container(container) = detect(&input)? else {
-        return Err(Error::Unsupported { what: path.display().to_string(), why: "compressed".into() });
+    let container = match detect(&input)? {
+        Detected::Container(container) => container,
+        Detected::Compressed(compression) => return open_compressed(&input, compression, options),
     };
     let parsed = parse(&input, container, options)?;
-    let config = SourceConfig { name: name(path), runs: parsed.image.runs, facts: parsed.image.facts };
+    let config = parsed.config(path);
     let live = options.live.unwrap_or(container == Container::Raw);
     let mode = match (options.writable, live) {
         (true, _) => MapMode::SharedWritable,
@@ -68,19 +85,65 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
             Arc::new(FileMemory::new(config, input.into_file(), mode.liveness(), !options.writable))
         }
         Err(Error::Range { .. }) => {
-            return Err(Error::File {
-                path: path.to_owned(),
-                problem: "shrank while it was opened; is it still being written?".into(),
-            });
+            let problem = "shrank while it was opened; is it still being written?";
+            return Err(Error::File { path: path.to_owned(), problem: problem.into() });
         }
         Err(error) => return Err(error),
     };
-    let format = Format { container, compression: None };
-    Ok(Snapshot { memory, format, notes: parsed.image.notes, alternatives: parsed.alternatives })
+    Ok(parsed.finish(memory, Format { container, compression: None }))
 }
 
-fn name(path: &Path) -> Arc<str> {
-    path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy()).into()
+/// Opens an image that lies in memory, such as one built into a program; `name` stands for its path in messages.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_bytes(name: &str, bytes: &[u8], options: &OpenOptions<'_>) -> Result<Snapshot> {
+    let input = BytesInput::new(name.as_ref(), bytes);
+    match detect(&input)? {
+        Detected::Compressed(compression) => open_compressed(&input, compression, options),
+        Detected::Container(container) => {
+            refuse_writing(&input, options, "lies in memory")?;
+            let parsed = parse(&input, container, options)?;
+            let memory = BufferMemory::new(parsed.config(input.path()), bytes.to_vec())?;
+            Ok(parsed.finish(Arc::new(memory), Format { container, compression: None }))
+        }
+    }
+}
+
+fn open_compressed(input: &dyn ReadAt, compression: Compression, options: &OpenOptions<'_>) -> Result<Snapshot> {
+    refuse_writing(input, options, "is compressed")?;
+    let unpack_options = UnpackOptions {
+        max_unpacked: options.max_unpacked,
+        partial: options.partial,
+        on_progress: options.on_progress,
+    };
+    let Unpacked { bytes, notes } = match compression {
+        Compression::Gzip => unpack::gzip(input, unpack_options)?,
+        Compression::Zstd => unpack::zstd(input, unpack_options)?,
+    };
+    let inner = BytesInput::new(input.path(), bytes.bytes());
+    let inside = |error: Error| error.context(format!("inside the {compression} stream"));
+    let container = match detect(&inner).map_err(inside)? {
+        Detected::Container(container) => container,
+        Detected::Compressed(again) => {
+            return Err(Error::Unsupported {
+                what: format!("{}: a {again} stream inside a {compression} stream", input.path().display()),
+                why: "one compression is unpacked; unpack the outer one first".to_owned(),
+            });
+        }
+    };
+    let mut parsed = parse(&inner, container, options).map_err(inside)?;
+    parsed.image.notes.splice(0..0, notes);
+    let memory = BufferMemory::new(parsed.config(input.path()), bytes)?;
+    Ok(parsed.finish(Arc::new(memory), Format { container, compression: Some(compression) }))
+}
+
+fn refuse_writing(input: &dyn ReadAt, options: &OpenOptions<'_>, why: &str) -> Result<()> {
+    if options.writable {
+        let problem = format!("{why}, so it cannot be written to; open it read-only");
+        return Err(Error::File { path: input.path().to_owned(), problem: problem.into() });
+    }
+    Ok(())
 }
 
 /// A parsed image, and the layouts it may have instead.
@@ -89,23 +152,35 @@ struct Parsed {
     alternatives: Vec<MemoryLayout>,
 }
 
-fn parse(input: &dyn ReadAt, container: Container, options: &OpenOptions<'_>) -> Result<Parsed> {
-    if container == Container::Raw {
-        return parse_raw(input, options);
+impl Parsed {
+    fn config(&self, path: &Path) -> SourceConfig {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into();
+        SourceConfig { name, runs: self.image.runs.clone(), facts: self.image.facts.clone() }
     }
+
+    fn finish(self, memory: Arc<dyn PhysicalMemory>, format: Format) -> Snapshot {
+        Snapshot { memory, format, notes: self.image.notes, alternatives: self.alternatives }
+    }
+}
+
+fn parse(input: &dyn ReadAt, container: Container, options: &OpenOptions<'_>) -> Result<Parsed> {
+    let parser = match container {
+        Container::Raw => return parse_raw(input, options),
+        Container::Lime => lime::parse,
+        Container::ElfCore => elf::parse,
+    };
     if options.layout != MemoryLayout::Auto {
         return Err(Error::Argument {
             what: "memory layout",
             expected: format!(
-                "auto for {}: it is a {container} file, which says itself where its memory lies",
+                "auto, as {} is a {container} file, which says where its memory lies",
                 input.path().display()
             )
             .into(),
             found: options.layout.to_string(),
         });
     }
-    let parse_options = ParseOptions { partial: options.partial };
-    let image = elf::parse(input, parse_options)?;
+    let image = parser(input, ParseOptions { partial: options.partial })?;
     Ok(Parsed { image, alternatives: Vec::new() })
 }
 
@@ -117,31 +192,27 @@ fn parse_raw(input: &dyn ReadAt, options: &OpenOptions<'_>) -> Result<Parsed> {
             return Err(Error::File {
                 path: input.path().to_owned(),
                 problem: format!(
-                    "is not a memory image: expected an ELF core, LiME or raw image, and a raw image has whole pages of {PAGE} \
-                     bytes; its size is {size:#x}. If it is a raw image that was cut short, open it as a partial image"
+                    "is not a memory image: expected an ELF core, a LiME image, or a raw image of whole pages of {PAGE:#x} bytes, \
+                     found {size:#x} bytes of something else; if it is a raw image that was cut short, open it as a partial image"
                 )
                 .into(),
             });
         }
         image.notes.push(format!("the image ends {:#x} bytes into a page; it was cut short", size % PAGE));
     }
-    let mut layouts = raw_layouts(size);
-    let (layout, runs) = match options.layout.runs(size) {
-        Some(runs) => {
-            layouts.clear();
-            (options.layout.clone(), runs)
-        }
-        None => layouts.remove(0),
+    let choice = match options.layout.runs(size) {
+        Some(runs) => Choice { layout: options.layout.clone(), runs, notes: Vec::new(), alternatives: Vec::new() },
+        None => choose_layout(input)?,
     };
-    if let Some(run) = runs.runs().iter().find(|run| run.offset.saturating_add(run.range.len()) > size) {
+    if let Some(run) = choice.runs.runs().iter().find(|run| run.offset.saturating_add(run.range.len()) > size) {
         return Err(Error::Argument {
             what: "memory layout",
             expected: format!("runs inside the {size:#x} bytes of {}", input.path().display()).into(),
             found: format!("{}@{:#x}", run.range, run.offset),
         });
     }
-    image.runs = runs;
-    let alternatives: Vec<MemoryLayout> = layouts.into_iter().map(|(layout, _)| layout).collect();
-    log::debug!("{}: raw image in layout {layout}", input.path().display());
-    Ok(Parsed { image, alternatives })
+    log::debug!("{}: raw image in layout {}", input.path().display(), choice.layout);
+    image.runs = choice.runs;
+    image.notes.extend(choice.notes);
+    Ok(Parsed { image, alternatives: choice.alternatives })
 }

@@ -1,7 +1,7 @@
 //! Raw images: physical memory byte by byte, with nothing that says which addresses it holds.
 //!
-//! Owns: the layouts a raw image can have, and the run list given by hand.
-//! Must not know: files, what lies in the memory.
+//! Owns: the layouts a raw image can have, the choice between them, and the run list given by hand.
+//! Must not know: files, operating systems.
 //! Keeps: a layout serves every byte of the file exactly once.
 //! Source: `hw/i386/pc_q35.c` (`pc_q35_init`) and `hw/i386/pc_piix.c` (`pc_init1`) of QEMU for the PC memory hole.
 #![deny(
@@ -21,8 +21,18 @@ use memflow_core::{
     memory::{Run, RunMap},
 };
 
+use crate::{
+    firmware::ram_ranges,
+    input::{ReadAt, View},
+};
+
 /// The address at which a PC's memory goes on after the hole.
-pub(crate) const ABOVE_HOLE: u64 = 4 * GIB;
+const ABOVE_HOLE: u64 = 4 * GIB;
+/// Where the hole of each PC layout has begun, and where devices with fixed addresses begin.
+const HOLE_OF_ALL: u64 = 0xe000_0000;
+const HOLE_END: u64 = 0xfc00_0000;
+/// Physical address of the local APIC after reset: never RAM.
+const LOCAL_APIC: u64 = 0xfee0_0000;
 
 /// Which physical addresses the bytes of a raw image stand for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -104,24 +114,97 @@ fn split(len: u64, low: u64) -> RunMap {
     RunMap::new(runs.into_iter().flatten()).unwrap_or_else(|_| RunMap::flat(below))
 }
 
-/// The layouts that a raw image of `len` bytes can have, the likeliest first, each with its runs. One that would be the same
-/// as another is not repeated: an image below 2.75 GiB has one layout.
+/// The layouts that a raw image of `len` bytes can have by its length, each with its runs. One that would be the same as
+/// another is not repeated: an image below 2.75 GiB has only the flat one.
 pub fn raw_layouts(len: u64) -> Vec<(MemoryLayout, RunMap)> {
     let mut layouts: Vec<(MemoryLayout, RunMap)> = Vec::new();
-    // A flat image that reaches past the hole carries the hole along, so it is longer than 4 GiB; the shorter ones are flat
-    // only when the machine had no hole there.
-    let candidates = [MemoryLayout::Q35, MemoryLayout::I440fx, MemoryLayout::Flat];
-    for layout in candidates {
+    for layout in [MemoryLayout::Flat, MemoryLayout::Q35, MemoryLayout::I440fx] {
         if let Some(runs) = layout.runs(len)
             && layouts.iter().all(|(_, other)| *other != runs)
         {
             layouts.push((layout, runs));
         }
     }
-    if let [(layout, _)] = layouts.as_mut_slice() {
-        *layout = MemoryLayout::Flat;
-    }
     layouts
+}
+
+/// The layout chosen for a raw image.
+pub(crate) struct Choice {
+    pub(crate) layout: MemoryLayout,
+    pub(crate) runs: RunMap,
+    /// What the choice rests on, for people; none when there was nothing to choose.
+    pub(crate) notes: Vec<String>,
+    /// Layouts it may have instead, the likelier first.
+    pub(crate) alternatives: Vec<MemoryLayout>,
+}
+
+/// Finds out the layout of a raw image. The rule is told to callers at [`open`](crate::open).
+pub(crate) fn choose_layout(input: &dyn ReadAt) -> Result<Choice> {
+    let len = input.size();
+    let mut layouts = raw_layouts(len);
+    let mut notes = Vec::new();
+    let ranges = ram_ranges(input)?;
+    let total = ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.len()));
+    if let Some((layout, runs)) = firmware_layout(&ranges, total, len) {
+        if layouts.len() > 1 || layout != MemoryLayout::Flat {
+            notes.push(format!("the memory layout is {layout}: so say the firmware's SMBIOS tables in the image"));
+        }
+        return Ok(Choice { layout, runs, notes, alternatives: Vec::new() });
+    }
+    if total > len {
+        notes.push(format!(
+            "the image holds {len:#x} bytes, the firmware's SMBIOS tables in it list {total:#x} bytes of RAM: it looks cut short"
+        ));
+    }
+    if layouts.len() > 1 && !carries_hole(input)? {
+        // Memory of a PC of this size has a hole, so the file is not flat unless the machine is no PC.
+        layouts.rotate_left(1);
+    }
+    let (layout, runs) = layouts.remove(0);
+    let alternatives: Vec<MemoryLayout> = layouts.into_iter().map(|(layout, _)| layout).collect();
+    if !alternatives.is_empty() {
+        let others: Vec<String> = alternatives.iter().map(ToString::to_string).collect();
+        notes.push(format!(
+            "the memory layout {layout} is assumed; by its size the image may also be {}",
+            others.join(" or ")
+        ));
+    }
+    Ok(Choice { layout, runs, notes, alternatives })
+}
+
+/// The layout that makes the firmware's RAM ranges, `total` bytes in all, fit an image of `len` bytes.
+fn firmware_layout(ranges: &[PhysRange], total: u64, len: u64) -> Option<(MemoryLayout, RunMap)> {
+    let last = ranges.last()?.last()?.as_u64();
+    // Some hypervisors list one range from zero and forget the hole in which the local APIC lies. That says nothing.
+    if ranges.iter().any(|range| range.contains(PhysAddr::new(LOCAL_APIC))) {
+        return None;
+    }
+    if total == len {
+        let mut offset: u64 = 0;
+        let mut runs = Vec::new();
+        for range in ranges {
+            runs.push(Run { range: *range, offset });
+            offset = offset.checked_add(range.len())?;
+        }
+        let runs = RunMap::new(runs).ok()?;
+        let named = raw_layouts(len).into_iter().find(|(_, named)| *named == runs);
+        return Some(named.unwrap_or_else(|| (MemoryLayout::Runs(runs.clone()), runs)));
+    }
+    (last >= ABOVE_HOLE && last < len).then(|| (MemoryLayout::Flat, RunMap::flat(len)))
+}
+
+/// True when the image is longer than 4 GiB and empty where a PC's hole is, as far as samples tell.
+fn carries_hole(input: &dyn ReadAt) -> Result<bool> {
+    const STEP: u64 = 1 << 20;
+    let view = View::new(input, "raw image");
+    let mut at = HOLE_OF_ALL;
+    while at < HOLE_END {
+        if at >= view.size() || view.read::<[u8; 64]>(at, "memory")? != [0; 64] {
+            return Ok(false);
+        }
+        at = at.saturating_add(STEP);
+    }
+    Ok(view.size() > ABOVE_HOLE)
 }
 
 /// Reads a list of runs: `FIRST-LAST@OFFSET`, separated by commas. Addresses are inclusive, numbers decimal or with `0x`.

@@ -16,5 +16,5 @@ pub use self::{
     op::{Outcome, PhysRead, PhysWrite, ReadOp, ViewRead, ViewWrite, WriteOp, finish_reads, finish_writes},
     physical::{Liveness, Metadata, PhysicalMemory, PhysicalMemoryExt},
     run_map::{Piece, Pieces, Run, RunMap},
-    source::{BufferMemory, FileMemory, MapMode, MappedMemory, SourceConfig},
+    source::{BufferMemory, FileMemory, MapMode, MappedMemory, OwnedBytes, PageBuffer, SourceConfig},
 };

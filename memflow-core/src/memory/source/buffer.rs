@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use memmap2::MmapMut;
+
 use super::{
     super::{
         Backing, DirectMap, DirectRegion, Liveness, Metadata, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts,
         finish_reads, finish_writes,
     },
-    SourceConfig,
+    PageBuffer, SourceConfig,
 };
 use crate::error::{Error, Result};
 
@@ -23,11 +25,45 @@ pub struct BufferMemory {
     map: DirectMap,
 }
 
-/// The buffer, never touched again except through the map's pointers.
-struct Bytes(#[expect(dead_code, reason = "keeps the bytes alive that the map points into")] Vec<u8>);
+/// Bytes that a [`BufferMemory`] takes over: a `Vec` or a [`PageBuffer`].
+#[derive(Debug)]
+pub struct OwnedBytes(Bytes);
 
-// SAFETY: the heap block of a `Vec` that nobody changes stays where it is until the `Vec` is dropped with this backing.
-unsafe impl Backing for Bytes {
+/// The buffer, never touched again except through the map's pointers.
+#[derive(Debug)]
+enum Bytes {
+    Heap(Vec<u8>),
+    Pages { pages: MmapMut, len: usize },
+}
+
+impl OwnedBytes {
+    /// Where the bytes start and how many there are.
+    fn parts(&mut self) -> (*mut u8, usize) {
+        match &mut self.0 {
+            Bytes::Heap(bytes) => (bytes.as_mut_ptr(), bytes.len()),
+            Bytes::Pages { pages, len } => (pages.as_mut_ptr(), *len),
+        }
+    }
+}
+
+impl From<Vec<u8>> for OwnedBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Bytes::Heap(bytes))
+    }
+}
+
+impl From<PageBuffer> for OwnedBytes {
+    fn from(buffer: PageBuffer) -> Self {
+        Self(match buffer.into_pages() {
+            Some((pages, len)) => Bytes::Pages { pages, len },
+            None => Bytes::Heap(Vec::new()),
+        })
+    }
+}
+
+// SAFETY: the heap block of a `Vec` that nobody changes stays where it is until the `Vec` is dropped with this backing; so
+// does an anonymous mapping.
+unsafe impl Backing for OwnedBytes {
     fn lost_from(&self) -> u64 {
         u64::MAX
     }
@@ -38,11 +74,12 @@ impl BufferMemory {
     ///
     /// # Errors
     /// [`Error::Range`] when a run reaches past the end of the buffer.
-    pub fn new(config: SourceConfig, mut bytes: Vec<u8>) -> Result<Self> {
-        let base = bytes.as_mut_ptr();
+    pub fn new(config: SourceConfig, bytes: impl Into<OwnedBytes>) -> Result<Self> {
+        let mut bytes = bytes.into();
+        let (base, len) = bytes.parts();
         let mut regions = Vec::with_capacity(config.runs.runs().len());
         for run in config.runs.runs() {
-            let end = run.offset.checked_add(run.range.len()).filter(|end| *end <= bytes.len() as u64);
+            let end = run.offset.checked_add(run.range.len()).filter(|end| *end <= len as u64);
             let (Some(_), Ok(offset)) = (end, usize::try_from(run.offset)) else {
                 return Err(Error::Range { address: run.range.start().into(), len: run.range.len() });
             };
@@ -50,7 +87,7 @@ impl BufferMemory {
         }
         // SAFETY: every region lies in the buffer (just checked), which the backing owns; nothing writes to it, as the map is
         // not writable and the buffer is not reachable in any other way.
-        let map = unsafe { DirectMap::new(regions, Liveness::Frozen, false, Arc::new(Bytes(bytes))) }?;
+        let map = unsafe { DirectMap::new(regions, Liveness::Frozen, false, Arc::new(bytes)) }?;
         Ok(Self { name: config.name, runs: Arc::new(config.runs), facts: config.facts, map })
     }
 }
@@ -106,7 +143,7 @@ mod tests {
         ])
         .unwrap();
         let config = SourceConfig { name: "test".into(), runs, facts: TargetFacts::default() };
-        BufferMemory::new(config, (0..0x30).collect()).unwrap()
+        BufferMemory::new(config, (0..0x30).collect::<Vec<u8>>()).unwrap()
     }
 
     #[test]

@@ -13,13 +13,15 @@ mod buffer;
 mod bus_guard;
 mod file;
 mod mmap;
+mod page_buffer;
 
 use std::sync::Arc;
 
 pub use self::{
-    buffer::BufferMemory,
+    buffer::{BufferMemory, OwnedBytes},
     file::FileMemory,
     mmap::{MapMode, MappedMemory},
+    page_buffer::PageBuffer,
 };
 use super::{RunMap, TargetFacts};
 
