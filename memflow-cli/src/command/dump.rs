@@ -1,0 +1,338 @@
+//! `memflow dump`: memory to a file.
+//!
+//! Owns: what is dumped, in which format, and what becomes of memory that cannot be read. Must not know: how files become whole.
+//! Keeps: a byte that was not read is never written, unless the caller asked for zeros by name; then their number is told.
+//! Source of the LiME format: LiME, `doc/README.md` and `lime.h` (`lime_mem_range_header`, version 1).
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use memflow_core::{
+    Error, MemoryView, MemoryViewExt, PhysAddr, PhysRange, VirtAddr, VirtRange,
+    address::MIB,
+    memory::Piece,
+    os::{Os, Process},
+    view::PhysicalView,
+};
+use serde::Serialize;
+
+use super::address::resolve;
+use crate::{
+    failure::{Failure, Outcome, Status},
+    interrupt,
+    output::{Io, escape, plural, size},
+    output_file::{Existing, OutputFile},
+    parse::{self, AddressExpr},
+    progress,
+    target::{Target, TargetArgs},
+};
+
+/// Bytes copied at once.
+const STEP: u64 = 4 * MIB;
+/// The header of a range in a LiME file: magic, version, first address, last address, eight reserved bytes.
+const LIME_MAGIC: u32 = 0x4c69_4d45;
+/// The only version there is.
+const LIME_VERSION: u32 = 1;
+
+/// Arguments of `memflow dump`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Without --range, --region or --phys, all physical memory is written. RANGE is START-END, where END is the first address after
+it, or START+LENGTH.
+
+FILE appears only when it is whole and on the disk, readable by its owner alone; - is standard output. A dump in which
+something cannot be read fails and leaves no file; with --fill-gaps zero, zeros take its place, and how many is said.
+
+JSON: {\"file\", \"format\", \"size\", \"filled\", \"problems\"}.")]
+pub(crate) struct DumpArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    what: WhatArgs,
+    /// Format of a dump of all physical memory
+    #[arg(long, value_enum, default_value_t = Format::Lime, conflicts_with_all = ["range", "region", "phys"])]
+    format: Format,
+    /// What to write where memory cannot be read, or where a raw file would have a gap
+    #[arg(long, value_enum, value_name = "WITH")]
+    fill_gaps: Option<Fill>,
+    /// Replace FILE if it exists
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Which memory.
+#[derive(Args, Debug)]
+#[group(skip)]
+struct WhatArgs {
+    /// In the memory of this process; without it, --range is in the kernel's
+    #[arg(short, long, value_name = "PID", conflicts_with = "phys")]
+    pid: Option<u32>,
+    /// These virtual addresses
+    #[arg(long, value_name = "RANGE", value_parser = parse::range::<VirtAddr>, conflicts_with_all = ["region", "phys"])]
+    range: Option<VirtRange>,
+    /// The region of the process' memory map that holds this address
+    #[arg(long, value_name = "ADDR", requires = "pid", conflicts_with = "phys")]
+    region: Option<AddressExpr>,
+    /// These physical addresses
+    #[arg(long, value_name = "RANGE", value_parser = parse::range::<PhysAddr>)]
+    phys: Option<PhysRange>,
+}
+
+/// Formats of physical memory.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Format {
+    /// Address zero is byte zero of the file; gaps need --fill-gaps
+    Raw,
+    /// LiME: each range of memory with its addresses; gaps stay gaps
+    Lime,
+}
+
+/// What stands in for memory that cannot be read.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Fill {
+    /// Zeros, as holes in the file where possible
+    Zero,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    file: &'a str,
+    format: &'static str,
+    size: u64,
+    filled: u64,
+    problems: [&'static str; 0],
+}
+
+/// Opens the target and writes the dump.
+pub(crate) fn run(args: &DumpArgs, io: &mut Io<'_>) -> Outcome {
+    let WhatArgs { pid, range, region, phys } = &args.what;
+    if pid.is_some() && range.is_none() && region.is_none() {
+        let way_out = "--pid needs --range or --region; `memflow maps` shows the regions of a process";
+        return Err(Failure::Usage(way_out.to_owned()));
+    }
+    if io.json && args.output.as_os_str() == "-" {
+        return Err(Failure::Usage("--json and -o - would both write to standard output".to_owned()));
+    }
+    let mut target = Target::open(&args.target, io)?;
+    if range.is_none() && region.is_none() {
+        target.settle(io)?;
+        let physical = PhysicalView::new(target.memory().clone());
+        return match phys {
+            Some(range) => span(args, &target, &physical, same_numbers(*range)?, io),
+            None if args.format == Format::Raw => raw(args, &target, &physical, io),
+            None => lime(args, &target, &physical, io),
+        };
+    }
+    let os = target.os(io)?;
+    let process = pid.map(|pid| os.open_pid(pid)).transpose()?;
+    match (&process, range, region) {
+        (Some(process), _, Some(address)) => {
+            let range = region_at(&*os, &**process, address, io)?;
+            span(args, &target, process, range, io)
+        }
+        (Some(process), Some(range), None) => span(args, &target, process, *range, io),
+        (None, Some(range), _) => span(args, &target, os.kernel_view(), *range, io),
+        (_, None, _) => Err(Failure::Usage("--region needs --pid".to_owned())),
+    }
+}
+
+/// The region of the process' memory map that holds the address.
+fn region_at(os: &dyn Os, process: &dyn Process, address: &AddressExpr, io: &mut Io<'_>) -> Outcome<VirtRange> {
+    let address = resolve(os, address)?;
+    let map = process.memory_map()?;
+    match map.items.iter().find(|region| region.range.contains(address)) {
+        Some(region) => Ok(region.range),
+        None => {
+            // The region may be among those that could not be read.
+            let _named = io.problems("the memory map", &map.problems);
+            let pid = process.info().pid;
+            Err(Failure::Missing(format!("no region of process {pid} holds {address}; `memflow maps` shows them")))
+        }
+    }
+}
+
+/// A physical range as addresses of a physical view.
+fn same_numbers(range: PhysRange) -> Outcome<VirtRange> {
+    let start = VirtAddr::new(range.start().as_u64());
+    Ok(VirtRange::new(start, range.len()).ok_or(Error::Range { address: start.into(), len: range.len() })?)
+}
+
+/// Bytes of one range, and nothing else.
+fn span(args: &DumpArgs, target: &Target, view: &dyn MemoryView, range: VirtRange, io: &mut Io<'_>) -> Outcome {
+    let mut dump = Dump::create(args, target, range.len(), io)?;
+    dump.copy(view, range)?;
+    dump.finish("raw", io)
+}
+
+/// All physical memory, at the offset of its address.
+fn raw(args: &DumpArgs, target: &Target, physical: &PhysicalView, io: &mut Io<'_>) -> Outcome {
+    let runs = target.memory().metadata().runs;
+    let Some(all) = runs.last_address().and_then(|last| PhysRange::inclusive(PhysAddr::new(0), last)) else {
+        return Err(Failure::Missing("the target holds no memory".to_owned()));
+    };
+    let gap = runs.pieces(all).find_map(|piece| match piece {
+        Piece::Gap { range } => Some(range),
+        Piece::Present { .. } => None,
+    });
+    if let (Some(gap), None) = (gap, args.fill_gaps) {
+        return Err(Failure::Usage(format!(
+            "physical memory has a gap at {} ({}); --fill-gaps zero writes zeros there, --format lime keeps gaps",
+            gap.start(),
+            size(gap.len())
+        )));
+    }
+    let mut dump = Dump::create(args, target, all.len(), io)?;
+    for piece in runs.pieces(all) {
+        match piece {
+            Piece::Present { range, .. } => dump.copy(physical, same_numbers(range)?)?,
+            Piece::Gap { range } => dump.fill(range.len())?,
+        }
+    }
+    dump.finish("raw", io)
+}
+
+/// All physical memory, range by range.
+fn lime(args: &DumpArgs, target: &Target, physical: &PhysicalView, io: &mut Io<'_>) -> Outcome {
+    let runs = target.memory().metadata().runs;
+    if runs.is_empty() {
+        return Err(Failure::Missing("the target holds no memory".to_owned()));
+    }
+    let mut dump = Dump::create(args, target, runs.total_bytes(), io)?;
+    let mut previous: Option<PhysRange> = None;
+    let mut ranges: Vec<PhysRange> = Vec::new();
+    for run in runs.runs() {
+        // Runs that touch lie apart in the source only.
+        let joined = previous
+            .filter(|before| before.end() == Some(run.range.start()))
+            .and_then(|before| PhysRange::new(before.start(), before.len().checked_add(run.range.len())?));
+        match (joined, ranges.last_mut()) {
+            (Some(joined), Some(last)) => *last = joined,
+            _ => ranges.push(run.range),
+        }
+        previous = ranges.last().copied();
+    }
+    for range in ranges {
+        dump.file.write(&lime_header(range))?;
+        dump.copy(physical, same_numbers(range)?)?;
+    }
+    dump.finish("lime", io)
+}
+
+/// The header of a range in a LiME file.
+fn lime_header(range: PhysRange) -> [u8; 32] {
+    let mut header = [0; 32];
+    let last = range.last().unwrap_or(range.start());
+    let fields = LIME_MAGIC.to_le_bytes().into_iter().chain(LIME_VERSION.to_le_bytes());
+    let fields = fields.chain(range.start().as_u64().to_le_bytes()).chain(last.as_u64().to_le_bytes());
+    header.iter_mut().zip(fields).for_each(|(byte, field)| *byte = field);
+    header
+}
+
+/// A dump that is being written.
+struct Dump {
+    file: OutputFile,
+    name: String,
+    progress: progress::Bytes,
+    fill: Option<Fill>,
+    filled: u64,
+}
+
+impl Dump {
+    fn create(args: &DumpArgs, target: &Target, total: u64, io: &Io<'_>) -> Outcome<Self> {
+        let existing = if args.force { Existing::Replaced } else { Existing::Kept };
+        Ok(Self {
+            file: OutputFile::create(&args.output, existing, target.path())?,
+            name: args.output.display().to_string(),
+            progress: progress::Bytes::new(io.quiet(), total),
+            fill: args.fill_gaps,
+            filled: 0,
+        })
+    }
+
+    /// Appends `range` of `view`.
+    fn copy(&mut self, view: &dyn MemoryView, range: VirtRange) -> Outcome<()> {
+        let mut buf = Vec::new();
+        let mut done = 0;
+        while done < range.len() {
+            if interrupt::requested() {
+                return Err(Failure::Interrupted);
+            }
+            let len = (range.len() - done).min(STEP);
+            // At most `STEP`, which every machine's address space holds.
+            buf.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+            let at = range.start().wrapping_add(done);
+            let gaps = view.read_partial(at, &mut buf)?.gaps;
+            let mut rest = buf.as_slice();
+            let mut position = at;
+            for gap in gaps {
+                if self.fill.is_none() {
+                    return Err(Failure::Unreadable(format!(
+                        "{} at {} cannot be read: {}; no file was written; --fill-gaps zero writes zeros there",
+                        plural(gap.range.len(), "byte"),
+                        gap.range.start(),
+                        gap.reason
+                    )));
+                }
+                rest = self.write_up_to(rest, position, gap.range.start())?;
+                let missing = usize::try_from(gap.range.len()).unwrap_or(usize::MAX).min(rest.len());
+                self.fill(gap.range.len())?;
+                rest = rest.get(missing..).unwrap_or_default();
+                position = gap.range.start().wrapping_add(gap.range.len());
+            }
+            self.file.write(rest)?;
+            self.progress.advance(rest.len() as u64);
+            done += len;
+        }
+        Ok(())
+    }
+
+    /// Appends the bytes of `rest`, which starts at `position`, that lie before `end`; returns the others.
+    fn write_up_to<'b>(&mut self, rest: &'b [u8], position: VirtAddr, end: VirtAddr) -> Outcome<&'b [u8]> {
+        let len = end.offset_from(position).and_then(|len| usize::try_from(len).ok()).unwrap_or(0).min(rest.len());
+        let (before, after) = rest.split_at(len);
+        self.file.write(before)?;
+        self.progress.advance(before.len() as u64);
+        Ok(after)
+    }
+
+    /// Appends zeros in place of what cannot be read.
+    fn fill(&mut self, len: u64) -> Outcome<()> {
+        self.filled = self.filled.saturating_add(len);
+        self.progress.advance(len);
+        self.file.skip(len)
+    }
+
+    fn finish(self, format: &'static str, io: &mut Io<'_>) -> Outcome {
+        let Self { file, name, progress, filled, .. } = self;
+        let (to_stdout, written) = (file.is_stdout(), file.len());
+        file.finish()?;
+        drop(progress);
+        if filled > 0 {
+            io.warn(format_args!("zeros stand for {} that could not be read", plural(filled, "byte")));
+        }
+        if io.json {
+            io.document(&Document { file: &name, format, size: written, filled, problems: [] })?;
+        } else if !to_stdout {
+            io.line(format_args!("{}: {} ({}), {format}", escape(&name), plural(written, "byte"), size(written)))?;
+        }
+        Ok(Status::Complete)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The fields as LiME's own writer puts them: magic, version, first and last address, reserved.
+    #[test]
+    fn lime_header_holds_first_and_last_address() {
+        let header = lime_header(PhysRange::new(PhysAddr::new(0x1000), 0x9ec00).unwrap());
+        assert_eq!(header[..8], *b"EMiL\x01\0\0\0");
+        assert_eq!(header[8..16], 0x1000u64.to_le_bytes());
+        assert_eq!(header[16..24], 0x9fbffu64.to_le_bytes());
+        assert_eq!(header[24..], [0; 8]);
+    }
+}

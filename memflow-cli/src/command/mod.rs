@@ -1,0 +1,31 @@
+//! The commands, a file for each.
+//!
+//! Each has its arguments, `run`, which opens the target, and `show`, which does the work on an [`Os`](memflow_core::os::Os).
+//! Must not know: how a target is opened, each other.
+
+mod address;
+mod dmesg;
+mod dump;
+mod flags;
+mod info;
+mod maps;
+mod modules;
+mod ps;
+mod read;
+mod shell;
+mod space;
+mod symbols;
+mod translate;
+
+pub(crate) use self::{
+    dmesg::{DmesgArgs, run as dmesg},
+    dump::{DumpArgs, run as dump},
+    info::{InfoArgs, run as info},
+    maps::{MapsArgs, run as maps},
+    modules::{ModulesArgs, run as modules},
+    ps::{PsArgs, run as ps},
+    read::{ReadArgs, run as read},
+    shell::{CompletionsArgs, ManArgs, completions, man},
+    symbols::{SymbolsArgs, run as symbols},
+    translate::{TranslateArgs, run as translate},
+};

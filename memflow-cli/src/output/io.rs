@@ -1,0 +1,151 @@
+//! The streams of a command.
+//!
+//! Owns: what goes to standard output (results) and to standard error (messages), and in which form.
+//! Must not know: targets. Keeps: messages are not results and not logs; a warning makes the answer incomplete only if the caller says so.
+
+use std::{
+    fmt::{Debug, Display},
+    io::{self, Write},
+};
+
+use memflow_core::Error;
+use serde::Serialize;
+
+use super::{escape, table::Table};
+use crate::failure::{Failure, Outcome, Status};
+
+/// How much is said on standard error.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Verbosity {
+    /// Errors only.
+    Quiet,
+    /// Warnings and progress.
+    Normal,
+    /// Also how things were found.
+    Verbose,
+}
+
+/// The JSON document of a command that failed.
+#[derive(Serialize)]
+struct ErrorDocument {
+    error: ErrorRecord,
+}
+
+#[derive(Serialize)]
+struct ErrorRecord {
+    kind: &'static str,
+    message: String,
+}
+
+/// The streams of a command.
+pub(crate) struct Io<'a> {
+    out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
+    /// True when results are JSON.
+    pub(crate) json: bool,
+    /// How much is said on standard error.
+    pub(crate) verbosity: Verbosity,
+    documented: bool,
+}
+
+impl Debug for Io<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Io").field("json", &self.json).field("verbosity", &self.verbosity).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Io<'a> {
+    /// Results to `out`, messages to `err`.
+    pub(crate) fn new(out: &'a mut dyn Write, err: &'a mut dyn Write, json: bool, verbosity: Verbosity) -> Self {
+        Self { out, err, json, verbosity, documented: false }
+    }
+
+    /// True when only errors are said.
+    pub(crate) fn quiet(&self) -> bool {
+        self.verbosity == Verbosity::Quiet
+    }
+
+    /// True when also how things were found is said.
+    pub(crate) fn verbose(&self) -> bool {
+        self.verbosity == Verbosity::Verbose
+    }
+
+    /// The stream of results, for what is neither table nor JSON.
+    pub(crate) fn out(&mut self) -> &mut dyn Write {
+        self.out
+    }
+
+    /// Writes results that were formatted.
+    pub(crate) fn print(&mut self, text: impl Display) -> Outcome<()> {
+        write!(self.out, "{text}").map_err(to_stdout)
+    }
+
+    /// Writes a line of results.
+    pub(crate) fn line(&mut self, text: impl Display) -> Outcome<()> {
+        writeln!(self.out, "{text}").map_err(to_stdout)
+    }
+
+    /// Writes bytes as they are.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Outcome<()> {
+        self.out.write_all(bytes).map_err(to_stdout)
+    }
+
+    /// Writes a table.
+    pub(crate) fn table(&mut self, table: &Table) -> Outcome<()> {
+        self.print(table)
+    }
+
+    /// Writes a JSON document.
+    pub(crate) fn document(&mut self, document: &impl Serialize) -> Outcome<()> {
+        self.documented = true;
+        serde_json::to_writer_pretty(&mut *self.out, document).map_err(|error| to_stdout(error.into()))?;
+        self.line("")
+    }
+
+    /// Writes out what is still buffered.
+    pub(crate) fn flush(&mut self) -> Outcome<()> {
+        self.out.flush().map_err(to_stdout)
+    }
+
+    /// Says something that the user should know.
+    pub(crate) fn warn(&mut self, text: impl Display) {
+        if !self.quiet() {
+            self.message("warning", text);
+        }
+    }
+
+    /// Says why the command failed, and says it as a document too when results are JSON and there is none yet.
+    pub(crate) fn error(&mut self, failure: &Failure) -> Outcome<()> {
+        self.message("error", failure);
+        if self.json && !self.documented {
+            let error = ErrorRecord { kind: failure.kind(), message: failure.to_string() };
+            self.document(&ErrorDocument { error })?;
+        }
+        Ok(())
+    }
+
+    /// Says what was done or how something was found, on standard error, when asked to.
+    pub(crate) fn note(&mut self, text: impl Display) {
+        if self.verbose() {
+            self.message("note", text);
+        }
+    }
+
+    /// Names the problems of a list, and with them the status of an answer that shows it.
+    pub(crate) fn problems(&mut self, list: &str, problems: &[Error]) -> Status {
+        for problem in problems {
+            self.warn(format_args!("{list} is incomplete: {problem}"));
+        }
+        if problems.is_empty() { Status::Complete } else { Status::Incomplete }
+    }
+
+    fn message(&mut self, kind: &str, text: impl Display) {
+        // The text may quote names from a target or a command line. Nobody is left to be told when this stream is closed.
+        drop(writeln!(self.err, "{kind}: {}", escape(&text.to_string())));
+    }
+}
+
+/// The failure for an error of standard output.
+fn to_stdout(error: io::Error) -> Failure {
+    Failure::output("standard output", error)
+}

@@ -1,0 +1,87 @@
+//! Progress on the standard error stream.
+//!
+//! Owns: when progress is shown: only on a terminal, only when not quiet, and only once something takes longer than a second.
+//! Must not know: what is being done.
+
+use std::{
+    io::{IsTerminal, stderr},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How long something may take before it has to say so.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Time between two movements of the spinner.
+const TICK: Duration = Duration::from_millis(100);
+
+/// True when progress may be shown at all.
+fn wanted(quiet: bool) -> bool {
+    !quiet && stderr().is_terminal()
+}
+
+/// Runs `work`, with a spinner and `what` beside it once it takes longer than a second.
+pub(crate) fn spin<T>(quiet: bool, what: &str, work: impl FnOnce() -> T) -> T {
+    if !wanted(quiet) {
+        return work();
+    }
+    let (done, wait) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            if wait.recv_timeout(PATIENCE) != Err(mpsc::RecvTimeoutError::Timeout) {
+                return;
+            }
+            let bar = ProgressBar::new_spinner().with_message(what.to_owned());
+            while wait.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                bar.tick();
+            }
+            bar.finish_and_clear();
+        });
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+/// A bar over a known number of bytes.
+#[derive(Debug)]
+pub(crate) struct Bytes {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    shown: bool,
+}
+
+impl Bytes {
+    /// A bar over `total` bytes.
+    pub(crate) fn new(quiet: bool, total: u64) -> Self {
+        let bar = wanted(quiet).then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+            let template = "{bar:30} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+            match ProgressStyle::with_template(template) {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        Self { bar, started: Instant::now(), shown: false }
+    }
+
+    /// Says that `bytes` more are done.
+    pub(crate) fn advance(&mut self, bytes: u64) {
+        let Some(bar) = &self.bar else { return };
+        if !self.shown && self.started.elapsed() >= PATIENCE {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.shown = true;
+        }
+        bar.inc(bytes);
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The `memflow` command from outside: arguments in; text, JSON and exit code out.
+//!
+//! Must not know: anything of the library; what is expected comes from the demo guest's own /proc and from files made here.
+
+mod bad_input;
+mod demo;
+mod dump;
+mod help;
+mod util;
