@@ -40,8 +40,9 @@ impl Stream {
                     socket.set_read_timeout(Some(Duration::from_millis(500))).at(folder.join(name))?;
                     return Ok(Self { socket, pending: Vec::new(), folder: folder.into(), log });
                 }
-                Err(source) if Instant::now() >= deadline => {
-                    return Err(Error::Io { path: folder.join(name), source });
+                Err(_) if Instant::now() >= deadline => {
+                    let log = folder.join("qemu.log");
+                    return Err(Error::Timeout { what: format!("QEMU's {name}"), seconds: START.as_secs(), log });
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }

@@ -26,7 +26,7 @@ const RECIPE: &[(&str, &str)] = &[
     ("program.rs", include_str!("program.rs")),
     ("modules.rs", include_str!("modules.rs")),
     ("initramfs.rs", include_str!("initramfs.rs")),
-    ("machine.rs", include_str!("machine.rs")),
+    ("qemu.rs", include_str!("qemu.rs")),
     ("capture.rs", include_str!("capture.rs")),
 ];
 /// Boots of one guest before its death is reported.

@@ -26,6 +26,7 @@ mod modules;
 pub mod monitor;
 mod packages;
 mod program;
+mod qemu;
 mod spec;
 mod tool;
 mod truth;

@@ -1,12 +1,11 @@
 //! A guest that runs: QEMU as a child process, its monitor, and the agent inside.
 //!
-//! Owns: the QEMU command line and the life of the process.
+//! Owns: the life of the process and what can be asked of it.
 //! Must not know: captures, stamps, what tests want.
-//! Keeps: QEMU dies with the value; all its files lie in one folder, and it is started there so that socket paths stay short.
-//! Source: qemu-system-x86_64(1).
+//! Keeps: QEMU dies with the value, and with this process if that is killed; all its files lie in one folder.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -14,7 +13,8 @@ use serde_json::{Value, json};
 use crate::channel::{Agent, Qmp};
 use crate::error::{Result, WithPath, unexpected};
 use crate::program::Boot;
-use crate::spec::{DEMO, Machine, Spec};
+use crate::qemu::command_line;
+use crate::spec::Spec;
 use crate::tool;
 use crate::truth::{Truth, unpack};
 
@@ -42,7 +42,7 @@ impl RunningGuest {
         let errors = output.try_clone().at(&log)?;
         let mut process = command_line(spec, boot)
             .current_dir(folder)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(output)
             .stderr(errors)
             .spawn()
@@ -51,8 +51,7 @@ impl RunningGuest {
         let ((qmp, greeting), agent) = match connected {
             Ok(connected) => connected,
             Err(error) => {
-                let _ = process.kill();
-                let _ = process.wait();
+                end(&mut process);
                 return Err(error);
             }
         };
@@ -171,41 +170,17 @@ impl RunningGuest {
     }
 }
 
+/// Closes the pipe that QEMU's life hangs on, and waits until it is gone.
+fn end(process: &mut Child) {
+    drop(process.stdin.take());
+    let _ = process.wait();
+}
+
 impl Drop for RunningGuest {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        end(&mut self.process);
         if self.temporary {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
     }
-}
-
-fn command_line(spec: &Spec, boot: &Boot) -> Command {
-    let memory = spec.memory_mib;
-    // Emulation gives the same machine everywhere; a host with a working /dev/kvm may ask for it.
-    let accel = std::env::var("MEMFLOW_GUESTS_ACCEL").unwrap_or_else(|_| "tcg".into());
-    let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-accel", &accel]);
-    qemu.args(["-cpu", spec.cpu(), "-smp", &spec.cpus.to_string(), "-m", &format!("{memory}M")]);
-    qemu.args(["-object", &format!("memory-backend-file,id=ram,size={memory}M,mem-path=live.img,share=on")]);
-    qemu.args(["-machine", &format!("{},memory-backend=ram", spec.machine.qemu())]);
-    if spec.machine == Machine::Q35 {
-        // A display's memory: a second hole below 1 MiB, and RAM in the dump that is not in the RAM file.
-        qemu.args(["-device", "VGA"]);
-    }
-    if *spec == DEMO {
-        // The smaller firmware; the dump holds it.
-        qemu.args(["-bios", "bios.bin"]);
-    } else {
-        qemu.args(["-device", "virtio-rng-pci"]);
-    }
-    qemu.args(["-device", "vmcoreinfo"]);
-    qemu.args(["-qmp", "unix:qmp.sock,server=on,wait=off", "-serial", "file:console.log"]);
-    qemu.args(["-device", "virtio-serial-pci"]);
-    qemu.args(["-chardev", "socket,id=agent,path=agent.sock,server=on,wait=off"]);
-    qemu.args(["-device", "virtserialport,chardev=agent,name=agent"]);
-    qemu.arg("-kernel").arg(&boot.kernel).arg("-initrd").arg(&boot.initrd);
-    qemu.args(["-append", &spec.kernel_command_line()]);
-    qemu
 }

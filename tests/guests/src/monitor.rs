@@ -96,7 +96,8 @@ fn tlb_line(line: &str) -> Option<TlbEntry> {
     };
     Some(TlbEntry {
         virt: u64::from_str_radix(virt, 16).ok()?,
-        phys: u64::from_str_radix(phys, 16).ok()?,
+        // QEMU leaves the entry's no-execute bit in the address when it lists the tables of PAE.
+        phys: u64::from_str_radix(phys, 16).ok()? & !(1 << 63),
         no_execute: flag(0, b'X')?,
         global: flag(1, b'G')?,
         large: flag(2, b'P')?,

@@ -28,6 +28,8 @@ fn tlb_flags_stand_in_their_column() {
     assert!(!second.write && !second.no_execute && !second.dirty);
     assert!(tlb("ffff888000000000: 0000000000000000 XG-DA---Q\n").is_err());
     assert!(tlb("PG disabled\n").is_err());
+    let pae = tlb("00000000bfffe000: 800000000d0f1000 X--DA--UW\n").unwrap();
+    assert_eq!(pae[0].phys, 0xd0f_1000);
 }
 
 #[test]

@@ -29,6 +29,7 @@ const FRESH: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Packages {
     apt: PathBuf,
     debs: PathBuf,
+    unpacked: PathBuf,
 }
 
 /// One downloaded package.
@@ -44,7 +45,7 @@ impl Packages {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         tool::require("apt-get", "apt")?;
         tool::require("dpkg-deb", "dpkg")?;
-        let this = Self { apt: root.join("apt"), debs: root.join("debs") };
+        let this = Self { apt: root.join("apt"), debs: root.join("debs"), unpacked: root.join("unpacked") };
         for folder in ["lists/partial", "cache/archives/partial", "etc/preferences.d", "etc/apt.conf.d"] {
             let folder = this.apt.join(folder);
             std::fs::create_dir_all(&folder).at(folder)?;
@@ -75,10 +76,20 @@ impl Packages {
         self.fetch(&format!("{name}:{}/{}", arch.debian(), SUITES[0]))
     }
 
-    /// Unpacks a package into a folder.
+    /// Puts a package's files into a folder. They are unpacked once and hard-linked ever after: do not write to them.
     pub(crate) fn unpack(&self, package: &Package, into: &Path) -> Result<()> {
+        let unpacked = self.unpacked.join(&package.identity);
+        if !unpacked.exists() {
+            let part = self.unpacked.join("partial");
+            if part.exists() {
+                std::fs::remove_dir_all(&part).at(&part)?;
+            }
+            std::fs::create_dir_all(&part).at(&part)?;
+            tool::run(Command::new("dpkg-deb").arg("-x").arg(&package.file).arg(&part))?;
+            std::fs::rename(&part, &unpacked).at(part)?;
+        }
         std::fs::create_dir_all(into).at(into)?;
-        tool::run(Command::new("dpkg-deb").arg("-x").arg(&package.file).arg(into)).map(drop)
+        tool::run(Command::new("cp").arg("-al").arg(unpacked.join(".")).arg(into)).map(drop)
     }
 
     /// Downloads what is not there yet.
