@@ -148,17 +148,22 @@ impl AddressSpace {
     #[inline]
     pub fn translate(&self, memory: &dyn PhysicalMemory, addr: VirtAddr) -> Result<Translation, Reason> {
         let va = addr.as_u64();
-        let result = if !self.arch.is_canonical(va) {
-            Err(Halt::not_canonical(self.root))
-        } else if let Some(map) = memory.direct_map() {
-            mapped::translate(self.arch, self.root, map, va)
-        } else {
-            walk(self.arch, &Called(memory), 0, Node::root(self.root), va, |_, _| {})
+        let result = match memory.direct_map() {
+            Some(map) => mapped::translate(self.arch, self.root, map, va),
+            None => self.translate_called(memory, va),
         };
-        result.or_else(|halt| match self.resolver_for(&halt) {
-            Some(resolver) => soft_fault::settle_one(self.arch, resolver, memory, va, &halt),
-            None => Err(halt.reason()),
-        })
+        match result {
+            Ok(found) => Ok(found),
+            Err(halt) => self.settle_one(memory, va, &halt),
+        }
+    }
+
+    /// Translates one address through calls.
+    fn translate_called(&self, memory: &dyn PhysicalMemory, addr: u64) -> Result<Translation, Halt> {
+        if !self.arch.is_canonical(addr) {
+            return Err(Halt::not_canonical(self.root));
+        }
+        walk(self.arch, &Called(memory), 0, Node::root(self.root), addr, |_, _| {})
     }
 
     /// Translates a batch of any size and order: duplicates, aliases, user and kernel addresses mixed. Every operation has an
@@ -226,6 +231,15 @@ impl AddressSpace {
     #[inline]
     pub(super) fn resolver_for(&self, halt: &Halt) -> Option<&dyn SoftFaults> {
         self.soft_faults.as_deref().filter(|_| soft_fault::is_soft(halt))
+    }
+
+    /// Asks the operating system about one walk that stopped, if it may know more.
+    #[cold]
+    fn settle_one(&self, memory: &dyn PhysicalMemory, addr: u64, halt: &Halt) -> Result<Translation, Reason> {
+        match self.resolver_for(halt) {
+            Some(resolver) => soft_fault::settle_one(self.arch, resolver, memory, addr, halt),
+            None => Err(halt.reason()),
+        }
     }
 
     /// Asks the operating system about all walks that stopped.
