@@ -75,6 +75,51 @@ impl fmt::Debug for DirectMap {
     }
 }
 
+/// Loads whose bytes may turn out to have been missing. The first region, which holds most of the memory of most targets, is at hand.
+#[derive(Clone, Copy)]
+pub(crate) struct Unconfirmed<'a> {
+    map: &'a DirectMap,
+    /// Where the first region starts.
+    start: u64,
+    // INVARIANT: eight bytes can be read from each of so many first bytes of the region at `ptr`.
+    starts: u64,
+    ptr: *mut u8,
+}
+
+impl Unconfirmed<'_> {
+    /// The map.
+    pub(crate) fn map(&self) -> &DirectMap {
+        self.map
+    }
+
+    /// As [`DirectMap::load_u64`]; `None` when no region holds all eight bytes.
+    #[inline(always)]
+    pub(crate) fn load_u64(&self, addr: PhysAddr) -> Option<u64> {
+        match self.at_hand(addr) {
+            // SAFETY: eight bytes can be read there (INVARIANT), for as long as the map is borrowed.
+            Some(ptr) => Some(unsafe { live::load_u64(ptr) }),
+            None => self.map.load_u64_further(addr),
+        }
+    }
+
+    /// As [`DirectMap::load_u32`]; `None` when no region holds all four bytes.
+    #[inline(always)]
+    pub(crate) fn load_u32(&self, addr: PhysAddr) -> Option<u32> {
+        match self.at_hand(addr) {
+            // SAFETY: as in `load_u64`.
+            Some(ptr) => Some(unsafe { live::load_u32(ptr) }),
+            None => self.map.load_u32_further(addr),
+        }
+    }
+
+    #[inline(always)]
+    fn at_hand(&self, addr: PhysAddr) -> Option<*const u8> {
+        let inside = addr.as_u64().wrapping_sub(self.start);
+        // A region lies in this process, so an offset into it fits.
+        (inside < self.starts).then(|| self.ptr.wrapping_add(inside as usize).cast_const())
+    }
+}
+
 impl DirectMap {
     /// A map of the given regions.
     ///
@@ -134,6 +179,40 @@ impl DirectMap {
         let rest = region.range.len().checked_sub(inside)?;
         let offset = usize::try_from(inside).ok()?;
         (len <= rest).then(|| (region.ptr.wrapping_add(offset), region.offset.wrapping_add(inside).wrapping_add(len)))
+    }
+
+    /// A way to load that is to be believed only if [`lost_nothing`](Self::lost_nothing) says so afterwards.
+    #[inline]
+    pub(crate) fn unconfirmed(&self) -> Unconfirmed<'_> {
+        match &*self.regions {
+            [first, ..] => Unconfirmed {
+                map: self,
+                start: first.range.start().as_u64(),
+                starts: first.range.len().saturating_sub(7),
+                ptr: first.ptr,
+            },
+            [] => Unconfirmed { map: self, start: 0, starts: 0, ptr: std::ptr::null_mut() },
+        }
+    }
+
+    #[inline(never)]
+    fn load_u64_further(&self, addr: PhysAddr) -> Option<u64> {
+        let (ptr, _) = self.locate(addr, 8)?;
+        // SAFETY: `locate` says that a region holds the eight bytes, and regions are readable (INVARIANT).
+        Some(unsafe { live::load_u64(ptr) })
+    }
+
+    #[inline(never)]
+    fn load_u32_further(&self, addr: PhysAddr) -> Option<u32> {
+        let (ptr, _) = self.locate(addr, 4)?;
+        // SAFETY: as in `load_u64_further`.
+        Some(unsafe { live::load_u32(ptr) })
+    }
+
+    /// True as long as no bytes of the backing were found missing: every load before was good.
+    #[inline]
+    pub(crate) fn lost_nothing(&self) -> bool {
+        self.backing.lost_from() == u64::MAX
     }
 
     /// Checks after an access that the bytes up to `end` of the backing were really there.

@@ -10,6 +10,7 @@ mod physical;
 mod run_map;
 mod source;
 
+pub(crate) use self::direct_map::Unconfirmed;
 pub use self::{
     direct_map::{Backing, DirectMap, DirectRegion, LoadError},
     facts::{MachineKind, TargetFacts, VcpuRegisters, X86Registers},

@@ -74,7 +74,8 @@ impl TranslateOp {
 /// An address space: a paging mode, the root of its tables, and possibly an operating system that knows more.
 ///
 /// ```
-/// # use memflow_core::{memory::*, paging::{x86, AddressSpace}, address::*, error::StopCause, Reason};
+/// # use std::ops::ControlFlow;
+/// # use memflow_core::{memory::*, paging::{x86, AddressSpace, MapBudget, TranslateOp}, address::*, error::StopCause, Reason};
 /// // Four tables of one entry each, and one page.
 /// let mut bytes = vec![0; 0x6000];
 /// for (table, next) in [(0x1000, 0x2003_u64), (0x2000, 0x3003), (0x3000, 0x4003), (0x4000, 0x5001)] {
@@ -89,6 +90,19 @@ impl TranslateOp {
 ///
 /// let Err(Reason::NotMapped(stop)) = space.translate(&memory, VirtAddr::new(0x1000)) else { panic!() };
 /// assert_eq!((stop.level, stop.table, stop.cause), (1, PhysAddr::new(0x4000), StopCause::NotPresent));
+///
+/// let mut ops = [0x123, 0xffff_8000_0000_0000, 0x123].map(|addr| TranslateOp::new(VirtAddr::new(addr)));
+/// space.translate_batch(&memory, &mut ops);
+/// assert_eq!(ops.map(|op| op.outcome.unwrap().is_ok()), [true, false, true]);
+///
+/// let mut mapped = 0;
+/// let summary = space.map(&memory, None, MapBudget::default(), &mut |run| {
+///     mapped += run.virt.len();
+///     ControlFlow::Continue(())
+/// })?;
+/// assert!(summary.is_complete() && mapped == 0x1000);
+/// let back = space.phys_to_virt(&memory, PhysAddr::new(0x5123), MapBudget::default())?;
+/// assert_eq!(back.addresses, [VirtAddr::new(0x123)]);
 /// # Ok::<(), memflow_core::Error>(())
 /// ```
 #[derive(Clone)]
@@ -148,17 +162,22 @@ impl AddressSpace {
     #[inline]
     pub fn translate(&self, memory: &dyn PhysicalMemory, addr: VirtAddr) -> Result<Translation, Reason> {
         let va = addr.as_u64();
-        let result = if !self.arch.is_canonical(va) {
-            Err(Halt::not_canonical(self.root))
-        } else if let Some(map) = memory.direct_map() {
-            mapped::translate(self.arch, self.root, map, va)
-        } else {
-            walk(self.arch, &Called(memory), 0, Node::root(self.root), va, |_, _| {})
+        let result = match memory.direct_map() {
+            Some(map) => mapped::translate(self.arch, self.root, map, va),
+            None => self.translate_called(memory, va),
         };
-        result.or_else(|halt| match self.resolver_for(&halt) {
-            Some(resolver) => soft_fault::settle_one(self.arch, resolver, memory, va, &halt),
-            None => Err(halt.reason()),
-        })
+        match result {
+            Ok(found) => Ok(found),
+            Err(halt) => self.settle_one(memory, va, &halt),
+        }
+    }
+
+    /// Translates one address through calls.
+    fn translate_called(&self, memory: &dyn PhysicalMemory, addr: u64) -> Result<Translation, Halt> {
+        if !self.arch.is_canonical(addr) {
+            return Err(Halt::not_canonical(self.root));
+        }
+        walk(self.arch, &Called(memory), 0, Node::root(self.root), addr, |_, _| {})
     }
 
     /// Translates a batch of any size and order: duplicates, aliases, user and kernel addresses mixed. Every operation has an
@@ -226,6 +245,15 @@ impl AddressSpace {
     #[inline]
     pub(super) fn resolver_for(&self, halt: &Halt) -> Option<&dyn SoftFaults> {
         self.soft_faults.as_deref().filter(|_| soft_fault::is_soft(halt))
+    }
+
+    /// Asks the operating system about one walk that stopped, if it may know more.
+    #[cold]
+    fn settle_one(&self, memory: &dyn PhysicalMemory, addr: u64, halt: &Halt) -> Result<Translation, Reason> {
+        match self.resolver_for(halt) {
+            Some(resolver) => soft_fault::settle_one(self.arch, resolver, memory, addr, halt),
+            None => Err(halt.reason()),
+        }
     }
 
     /// Asks the operating system about all walks that stopped.

@@ -45,7 +45,8 @@ impl Walked {
 
 /// Walks from `node`, a table `depth` levels below the root, to the page that holds `addr`. Calls `enter` for each table below it.
 ///
-/// `addr` is canonical.
+/// `addr` is canonical. Written out for each level, so that the shifts and masks of a known architecture are constants: as a loop
+/// the compiler leaves it a loop, and fetches them one by one.
 #[inline(always)]
 pub(super) fn walk<S: TableSource>(
     arch: &Architecture,
@@ -55,22 +56,27 @@ pub(super) fn walk<S: TableSource>(
     addr: u64,
     mut enter: impl FnMut(usize, Node),
 ) -> Result<Translation, Halt> {
-    for (depth, level) in arch.levels.iter().enumerate().skip(depth) {
-        let number = arch.level_number(depth);
-        let at = node.entry_address(arch, level, addr);
-        let entry = match source.load(at, arch.entry_size) {
-            Ok(entry) => entry,
-            Err(cause) => return Err(node.halt(number, 0, cause)),
-        };
-        match node.decode(arch, level, number, entry, addr)? {
-            Next::Page(found) => return Ok(found),
-            Next::Table(next) => {
-                node = next;
-                enter(depth.wrapping_add(1), node);
+    macro_rules! step {
+        ($($depth:literal)*) => {$(
+            if depth <= $depth {
+                let Some(level) = arch.levels.get($depth) else { return Err(node.halt(0, 0, StopCause::ReservedBit)) };
+                let number = arch.level_number($depth);
+                let entry = match source.load(node.entry_address(arch, level, addr), arch.entry_size) {
+                    Ok(entry) => entry,
+                    Err(cause) => return Err(node.halt(number, 0, cause)),
+                };
+                match node.decode(arch, level, number, entry, addr)? {
+                    Next::Page(found) => return Ok(found),
+                    Next::Table(next) => {
+                        node = next;
+                        enter($depth + 1, node);
+                    }
+                }
             }
-        }
+        )*};
     }
-    // Only an architecture whose lowest level leads to tables comes here.
+    step!(0 1 2 3 4 5 6 7);
+    // Only an architecture whose lowest level leads to tables comes here, or to the return in a step.
     Err(node.halt(0, 0, StopCause::ReservedBit))
 }
 

@@ -148,6 +148,21 @@ impl SpaceView {
     }
 }
 
+/// Reads what lies in one page, where tables and bytes lie in this process; false when it is not that simple.
+#[inline]
+fn read_in_page(space: &AddressSpace, memory: &dyn PhysicalMemory, map: &DirectMap, op: &mut ViewRead<'_>) -> bool {
+    let len = op.buf.len() as u64;
+    match space.translate(memory, op.addr) {
+        Ok(found) if len != 0 && found.page.bytes().saturating_sub(op.addr.page_offset(found.page)) >= len => {
+            let mut read = PhysRead::new(found.phys, &mut *op.buf);
+            map.read(&mut read);
+            op.outcome = read.outcome;
+            true
+        }
+        _ => false,
+    }
+}
+
 /// Copies the bytes of one piece into its operation's buffer.
 #[inline]
 fn copy_out(map: &DirectMap, ops: &mut [ViewRead<'_>], piece: &Piece) {
@@ -187,6 +202,12 @@ fn length(bytes: u64, max: usize) -> usize {
 
 impl MemoryView for SpaceView {
     fn read_batch(&self, ops: &mut [ViewRead<'_>]) -> Result<()> {
+        if let ([op], Some(map)) = (&mut *ops, self.memory.direct_map())
+            && read_in_page(&self.space, &*self.memory, map, op)
+            && op.outcome.is_done()
+        {
+            return Ok(());
+        }
         let mut ranges = Ranges::new();
         for (index, op) in ops.iter_mut().enumerate() {
             let (range, outcome) = self.start(index, op.addr, op.buf.len());

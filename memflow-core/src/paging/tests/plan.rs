@@ -148,7 +148,7 @@ impl Plan {
             // Neighbouring numbers often get neighbouring frames, so that runs can merge.
             let frame = if page.frame < 12 { page.number } else { page.frame };
             let phys =
-                if shift == 12 { LOW_MEMORY / 2 + (frame << 12) } else { HIGH_MEMORY + (page.frame % 2 << shift) };
+                if shift == 12 { LOW_MEMORY / 2 + (frame << 12) } else { HIGH_MEMORY + ((page.frame % 2) << shift) };
             // A page that lies in the way of another is simply left out.
             mapped.extend(builder.map(VirtAddr::new(virt), PhysAddr::new(phys), size, page.bits).ok());
         }
