@@ -20,7 +20,7 @@ use memflow_core::{
 };
 
 use super::{
-    image, note,
+    image,
     scan::Scan,
     search::{BANNER, Found, MAX_KERNELS, Search, describe, kernel_in},
 };
@@ -103,16 +103,24 @@ fn kernel_of(search: &Search<'_>, symbols: &Symbols, table: PhysAddr) -> Result<
         for arch in [&x86::X64, &x86::X64_LA57] {
             let view = SpaceView::new(search.memory.clone(), AddressSpace::new(arch, root.as_u64()));
             // Cheap to refuse: what is not a root maps no image.
-            if image::runs(&view).is_empty() {
-                continue;
-            }
-            match kernel_in(&view) {
+            let result = if image::runs(&view).is_empty() { Err(maps_nothing(root)) } else { kernel_in(&view) };
+            match result {
                 Ok(found) => return Ok(found),
                 Err(error) => refused = Some(error),
             }
         }
     }
-    Err(refused.unwrap_or(note::unsupported("this kernel", "its page tables map no kernel in 4 or 5 levels")))
+    Err(refused.unwrap_or_else(|| maps_nothing(table)))
+}
+
+/// The error for page tables that do not map a kernel.
+fn maps_nothing(root: PhysAddr) -> Error {
+    Error::Corrupt {
+        what: "page tables",
+        address: root.into(),
+        expected: "the kernel's image mapped in 4 or 5 levels".into(),
+        found: "nothing mapped there".into(),
+    }
 }
 
 /// Where the kernel's own root may lie in physical memory.

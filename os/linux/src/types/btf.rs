@@ -144,7 +144,7 @@ struct Header {
 
 fn corrupt(offset: u64, expected: impl Into<Cow<'static, str>>, found: impl Into<Cow<'static, str>>) -> Error {
     Error::Corrupt {
-        what: "BTF, at offset",
+        what: "BTF section",
         address: VirtAddr::new(offset).into(),
         expected: expected.into(),
         found: found.into(),
