@@ -1,7 +1,9 @@
 //! OS layer for Linux: processes, modules and symbols without a profile.
 
 mod bytes;
+mod clock;
 mod find;
+mod identity;
 mod kernel;
 mod list;
 mod log;
