@@ -402,4 +402,4 @@ impl<'a> Vfs<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

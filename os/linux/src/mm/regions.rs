@@ -241,20 +241,4 @@ impl Names<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heap_rule_follows_the_release() {
-        assert_eq!(HeapEdge::of_release("6.1.0-18-amd64"), HeapEdge::Touches);
-        assert_eq!(HeapEdge::of_release("5.10.0"), HeapEdge::Touches);
-        assert_eq!(HeapEdge::of_release("6.12.9+bpo-amd64"), HeapEdge::Overlaps);
-        assert_eq!(HeapEdge::of_release("7.2-rc1"), HeapEdge::Overlaps);
-    }
-
-    #[test]
-    fn sharing_is_what_a_region_may_do() {
-        assert_eq!(permissions(VM_READ | VM_MAYSHARE).to_string(), "r--s");
-        assert_eq!(permissions(VM_READ | VM_EXEC).to_string(), "r-xp");
-    }
-}
+mod tests;

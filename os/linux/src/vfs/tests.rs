@@ -13,7 +13,8 @@ const SIMPLE: u64 = 0xf000_0001;
 const ANONYMOUS: u64 = 0xf000_0002;
 const SOCKET: u64 = 0xf000_0004;
 
-const STRUCTURES: &[Structure] = &[
+/// The structures that paths are walked through.
+pub(crate) const STRUCTURES: &[Structure] = &[
     ("path", 16, &[("mnt", 0, Of::Bytes(8)), ("dentry", 8, Of::Bytes(8))]),
     ("qstr", 16, &[("len", 4, Of::Bytes(4)), ("name", 8, Of::Bytes(8))]),
     ("hlist_bl_node", 16, &[("next", 0, Of::Bytes(8)), ("pprev", 8, Of::Bytes(8))]),
