@@ -325,22 +325,21 @@ impl<'a> Vfs<'a> {
 
     fn made_up_name(&self, function: VirtAddr, at: VirtAddr, dentry: &Dentry) -> Result<String> {
         let inode = || Record::read(self.view, dentry.inode, self.layout.inode)?.number(self.layout.inode_number);
-        let function = Some(function);
-        if function == self.names.simple {
+        let is = |known| Some(function) == known;
+        if is(self.names.simple) {
             Ok(format!("/{} (deleted)", dentry.name))
-        } else if function == self.names.anonymous {
+        } else if is(self.names.anonymous) {
             Ok(format!("anon_inode:{}", dentry.name))
-        } else if function == self.names.pipe {
+        } else if is(self.names.pipe) {
             Ok(format!("pipe:[{}]", inode()?))
-        } else if function == self.names.socket {
+        } else if is(self.names.socket) {
             Ok(format!("socket:[{}]", inode()?))
         } else {
             Err(Error::Unsupported {
                 what: format!("the name of the directory entry at {at}"),
                 why: format!(
                     "the kernel's function at {} makes it up; the entry itself is called \"{}\"",
-                    function.unwrap_or_default(),
-                    dentry.name
+                    function, dentry.name
                 ),
             })
         }

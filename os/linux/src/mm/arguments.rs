@@ -67,7 +67,7 @@ fn strings(bytes: &[u8]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    #![allow(clippy::arithmetic_side_effects, clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
     use crate::testing::Memory;

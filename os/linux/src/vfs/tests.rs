@@ -231,7 +231,7 @@ fn stacked_file_shows_the_path_that_the_user_opened() {
     tree.memory.zero(0x4000, 0x90).put_u64(0x4040, tree.run.as_u64()).put_u64(0x4048, APP).put_u64(0x4050, APP + 0x200);
     tree.memory.put_u64(0x4080, tree.root.mnt.as_u64()).put_u64(0x4088, TOOL);
     let layout = VfsLayout::new(&types(STRUCTURES)).unwrap();
-    let mut place_of = |mode: u32, memory: &mut Memory| {
+    let place_of = |mode: u32, memory: &mut Memory| {
         memory.put_u32(0x4008, mode);
         Vfs::new(memory, &layout, DynamicNames::default())
             .open_files(&[VirtAddr::new(0x4000)])
