@@ -72,11 +72,6 @@ impl VmcoreInfo {
             None => text.parse().ok(),
         }
     }
-
-    /// `KERNELOFFSET`: what KASLR added to the addresses that the kernel was linked for.
-    pub(crate) fn kernel_offset(&self) -> Option<u64> {
-        u64::from_str_radix(self.text("KERNELOFFSET")?, 16).ok()
-    }
 }
 
 #[cfg(test)]
@@ -95,7 +90,6 @@ mod tests {
         assert_eq!(info.symbol("x"), None);
         assert_eq!(info.symbol("y"), None);
         assert_eq!(info.number("phys_base"), Some(-16_777_216));
-        assert_eq!(info.kernel_offset(), Some(0x1e20_0000));
     }
 
     #[test]

@@ -67,8 +67,8 @@ pub(super) fn records(
     let wanted = next_seq.saturating_sub(first_seq);
     for _ in 0..wanted.min(most) {
         let found = match record(layout, bytes, place, sequence) {
-            // The end of the buffer is marked by a length of zero; the next record is at its start.
-            Some((_, 0)) | None if place != 0 => {
+            // A length of zero says that the next record is at the start of the buffer.
+            Some((_, 0)) if place != 0 => {
                 place = 0;
                 record(layout, bytes, 0, sequence)
             }
