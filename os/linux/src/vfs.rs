@@ -32,6 +32,9 @@ const MAX_STEPS: u64 = 4096;
 /// Longest name of an entry that is taken; file systems allow 255 bytes.
 const MAX_NAME: u64 = 4096;
 
+/// Bytes of one path.
+const MAX_PATH: usize = 64 << 10;
+
 /// Bits of `file.f_mode` that have meant "the file behind a file of a stacked file system" (`FMODE_BACKING`): bit 25 from Linux 6.5,
 /// bit 24 from 6.12. They are macros, which the type information does not hold.
 const FMODE_BACKING: u64 = 1 << 25 | 1 << 24;
@@ -288,6 +291,7 @@ impl<'a> Vfs<'a> {
         let mut names: Vec<String> = Vec::new();
         let mut at = place;
         let mut steps = 0;
+        let mut len: usize = 0;
         while Some(at) != root {
             if steps >= MAX_STEPS {
                 return Err(Error::Limit { what: "path", address: place.dentry.into(), limit: MAX_STEPS });
@@ -307,6 +311,11 @@ impl<'a> Vfs<'a> {
                 // Not below the root of its mount: the kernel prints such a place as the root.
                 names.clear();
                 break;
+            }
+            len = len.saturating_add(dentry.name.len()).saturating_add(1);
+            if len > MAX_PATH {
+                let limit = u64::try_from(MAX_PATH).unwrap_or(u64::MAX);
+                return Err(Error::Limit { what: "path", address: place.dentry.into(), limit });
             }
             names.push(dentry.name);
             at.dentry = dentry.parent;

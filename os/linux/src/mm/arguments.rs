@@ -21,8 +21,8 @@ use memflow_core::{
 use super::Mm;
 
 /// The kernel takes at most 6 MiB of arguments and environment (three quarters of 8 MiB, fs/exec.c); a process can point elsewhere
-/// later, so more is taken, but not without limit.
-const MAX_LEN: u64 = 64 << 20;
+/// later, so a little more is taken.
+const MAX_LEN: u64 = 8 << 20;
 /// A title that a process wrote over its arguments ends after this many bytes (one page in the kernel's reader).
 const MAX_TITLE: u64 = 4096;
 

@@ -197,6 +197,18 @@ fn mounts_that_point_in_a_circle_end_at_the_limit() {
 }
 
 #[test]
+fn path_of_absurd_length_is_refused() {
+    let mut tree = tree();
+    let name = "n".repeat(255);
+    for index in 0..300 {
+        let at = 0x40_0000 + index * 0x2_0000;
+        dentry(&mut tree.memory, at, if index == 0 { ROOT } else { at - 0x2_0000 }, &name);
+    }
+    assert_eq!(in_root(&tree, 0x40_0000 + 199 * 0x2_0000).unwrap().len(), 200 * 256);
+    assert!(matches!(in_root(&tree, 0x40_0000 + 299 * 0x2_0000), Err(Error::Limit { what: "path", .. })));
+}
+
+#[test]
 fn hostile_length_of_a_name_is_refused() {
     let mut tree = tree();
     tree.memory.put_u32(BIN + 0x24, u32::MAX);
