@@ -132,6 +132,28 @@ fn shared_mapping_sees_what_others_write() {
 }
 
 #[test]
+fn holes_of_a_sparse_file_are_zero_and_need_no_visit() {
+    let (path, file) = patterned("sparse", 1);
+    file.set_len(1 << 30).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"far", 512 << 20).unwrap();
+    let runs = RunMap::new([
+        Run { range: PhysRange::new(PhysAddr::new(0), 256 << 20).unwrap(), offset: 0 },
+        Run { range: PhysRange::new(PhysAddr::new(4 << 30), 768 << 20).unwrap(), offset: 256 << 20 },
+    ])
+    .unwrap();
+    for (name, memory) in sources(&file, &runs) {
+        let populated = memory.populated_runs();
+        assert!(populated.total_bytes() < 16 << 20, "{name}: {populated:?}");
+        assert!(populated.find(PhysAddr::new(0)).is_some(), "{name}");
+        assert!(populated.find(PhysAddr::new((4 << 30) + (256 << 20))).is_some(), "{name}: {populated:?}");
+        let mut hole = [0xaa; 8];
+        memory.read_into(PhysAddr::new(5 << 20), &mut hole).unwrap();
+        assert_eq!(hole, [0; 8], "{name}");
+    }
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
 fn one_handle_serves_many_threads() {
     let (path, file) = patterned("threads", 64);
     for (name, memory) in sources(&file, &RunMap::flat(64 * PAGE)) {

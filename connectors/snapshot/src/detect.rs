@@ -92,7 +92,9 @@ struct Foreign {
     way_out: &'static str,
 }
 
-/// Most convert with tools of their own.
+const TO_RAW: &str = "convert it to a raw image, for instance with volatility's layerwriter";
+
+/// Each with a way out: the tool that converts it, or what to open instead.
 const FOREIGN: &[Foreign] = &[
     Foreign {
         magic: b"AVML",
@@ -109,14 +111,14 @@ const FOREIGN: &[Foreign] = &[
         name: "a flattened makedumpfile dump",
         way_out: "rearrange it with `makedumpfile -R OUT < IN`, or dump with `makedumpfile -E` to get an ELF core",
     },
-    Foreign { magic: b"PAGEDU64", name: "a Windows crash dump", way_out: "convert it to a raw image" },
-    Foreign { magic: b"PAGEDUMP", name: "a Windows crash dump", way_out: "convert it to a raw image" },
+    Foreign { magic: b"PAGEDU64", name: "a Windows crash dump", way_out: TO_RAW },
+    Foreign { magic: b"PAGEDUMP", name: "a Windows crash dump", way_out: TO_RAW },
     Foreign {
         magic: b"MDMP",
         name: "a Windows minidump, of a single process",
         way_out: "a memory image of the whole machine is needed",
     },
-    Foreign { magic: b"HIBR", name: "a Windows hibernation file", way_out: "convert it to a raw image" },
+    Foreign { magic: b"HIBR", name: "a Windows hibernation file", way_out: TO_RAW },
     Foreign { magic: b"\xd2\xbe\xd2\xbe", name: "a VMware snapshot state", way_out: "open the .vmem file beside it" },
     Foreign { magic: b"\xd1\xba\xd1\xba", name: "a VMware snapshot state", way_out: "open the .vmem file beside it" },
     Foreign { magic: b"\xd3\xbe\xd3\xbe", name: "a VMware snapshot state", way_out: "open the .vmem file beside it" },

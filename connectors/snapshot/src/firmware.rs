@@ -71,11 +71,11 @@ struct MappedAddress {
     width: u8,
 }
 
-/// The ranges of RAM that the firmware lists, sorted and disjoint; none when it lists none that make sense.
+/// The ranges of RAM that the firmware lists in a raw image, sorted and disjoint; none when it lists none that make sense.
 ///
 /// # Errors
 /// When the image cannot be read.
-pub(crate) fn ram_ranges(input: &dyn ReadAt) -> Result<Vec<PhysRange>> {
+pub fn ram_ranges(input: &dyn ReadAt) -> Result<Vec<PhysRange>> {
     let view = View::new(input, "raw image");
     if view.size() < ENTRY_AREA.saturating_add(ENTRY_AREA_LEN) {
         return Ok(Vec::new());

@@ -1,8 +1,18 @@
 //! Connector for files that hold physical memory: raw images, LiME, ELF cores, each also gzip- or zstd-compressed.
+//!
+//! [`open`] tells what a file is by its content, finds out which physical addresses it holds, and maps it, or unpacks it into
+//! memory. Files are taken as they are or refused with a reason; what a person should know is in [`Snapshot::notes`].
+//!
+//! ```text
+//! path → input → detect ─┬─────────▶ elf │ lime │ raw → runs, facts → mapped file, or positional reads
+//!                        └─ unpack ─▶ elf │ lime │ raw → runs, facts → buffer
+//! ```
+//!
+//! Each parser is a function from bytes by position ([`ReadAt`]) to a [`ParsedImage`], and knows nothing of files.
 
 mod detect;
 pub mod elf;
-mod firmware;
+pub mod firmware;
 mod image;
 mod input;
 pub mod lime;

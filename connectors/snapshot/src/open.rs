@@ -60,10 +60,21 @@ impl fmt::Debug for Snapshot {
 ///
 /// In the last two cases a note says so, and [`Snapshot::alternatives`] lists what else it may be.
 ///
+/// Raw images are live unless [`OpenOptions::live`] says otherwise: a raw file can be the memory of a running guest. Opening
+/// costs the headers of a container, or unpacking; the memory itself is read when it is asked for.
+///
 /// # Errors
 /// [`Error::Io`] and [`Error::File`] when the file cannot be used at all; [`Error::Format`] when it contradicts itself or ends
 /// early; [`Error::Unsupported`] for formats known by sight only; [`Error::Argument`] for options that do not suit the file;
 /// [`Error::Cancelled`] when the progress callback asks for it.
+///
+/// # Examples
+/// ```
+/// use memflow_snapshot::{OpenOptions, open};
+///
+/// let error = open("no such file".as_ref(), &OpenOptions::default()).unwrap_err();
+/// assert!(error.to_string().starts_with("opening no such file: "));
+/// ```
 pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
     let input = FileInput::open(path, options.writable)?;
     let container = match detect(&input)? {
@@ -97,6 +108,21 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
 ///
 /// # Errors
 /// As [`open`].
+///
+/// # Examples
+/// ```
+/// use memflow_core::{PhysAddr, memory::PhysicalMemoryExt};
+/// use memflow_snapshot::{OpenOptions, open_bytes};
+///
+/// let mut image = vec![0; 0x2000];
+/// image[0x1000] = 7;
+/// let snapshot = open_bytes("built in", &image, &OpenOptions::default())?;
+/// assert_eq!(snapshot.format.to_string(), "raw");
+/// let mut byte = [0];
+/// snapshot.memory.read_into(PhysAddr::new(0x1000), &mut byte)?;
+/// assert_eq!(byte, [7]);
+/// # Ok::<(), memflow_core::Error>(())
+/// ```
 pub fn open_bytes(name: &str, bytes: &[u8], options: &OpenOptions<'_>) -> Result<Snapshot> {
     let input = BytesInput::new(name.as_ref(), bytes);
     match detect(&input)? {
@@ -154,8 +180,8 @@ struct Parsed {
 
 impl Parsed {
     fn config(&self, path: &Path) -> SourceConfig {
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into();
-        SourceConfig { name, runs: self.image.runs.clone(), facts: self.image.facts.clone() }
+        let name = format!("snapshot {}", path.file_name().unwrap_or(path.as_os_str()).to_string_lossy());
+        SourceConfig { name: name.into(), runs: self.image.runs.clone(), facts: self.image.facts.clone() }
     }
 
     fn finish(self, memory: Arc<dyn PhysicalMemory>, format: Format) -> Snapshot {

@@ -56,6 +56,34 @@ fn without_qemu_notes_the_process_status_gives_two_registers() {
 }
 
 #[test]
+fn register_notes_that_are_not_understood_are_said() {
+    let other_version = {
+        let mut note = qemu_note(true);
+        note[20] = 9;
+        note
+    };
+    let short = note("CORE", 1, &[0; 100]);
+    let bytes = write_elf(true, 62, &[other_version, short].concat(), &[Segment::new(0x1000, pattern(0, 0x1000))]);
+    let (_dir, path) = file(&bytes);
+    let snapshot = open(&path, &OpenOptions::default()).unwrap();
+    assert_eq!(snapshot.memory.facts().vcpus, []);
+    assert_eq!(
+        snapshot.notes,
+        ["2 register notes are left aside: only those of x86 machines, QEMU's in version 1, are known"]
+    );
+}
+
+#[test]
+fn other_machines_open_too() {
+    for (machine, kind, notes) in [(183, Some(MachineKind::AArch64), 0), (243, None, 1)] {
+        let (_dir, path) = file(&write_elf(true, machine, &[], &[Segment::new(0x4000_0000, pattern(0, 0x1000))]));
+        let snapshot = open(&path, &OpenOptions::default()).unwrap();
+        assert_eq!((snapshot.memory.facts().machine, snapshot.notes.len()), (kind, notes));
+        assert_eq!(read(&*snapshot.memory, 0x4000_0000, 0x1000).unwrap(), pattern(0, 0x1000));
+    }
+}
+
+#[test]
 fn segment_shorter_in_the_file_ends_in_a_gap_not_in_zeros() {
     let mut segment = Segment::new(0x1000, pattern(0, 0x1000));
     segment.memsz = 0x3000;

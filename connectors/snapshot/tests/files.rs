@@ -55,7 +55,7 @@ fn pipes_sockets_and_endless_devices_are_refused_without_waiting() {
 fn file_that_may_not_be_read_is_refused_as_the_system_does() {
     use std::os::unix::fs::PermissionsExt;
     let (_dir, path) = file(&pattern(0, 0x1000));
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     // Permissions do not bind the superuser.
     match File::open(&path) {
         Ok(_) => drop(open(&path, &OpenOptions::default()).unwrap()),

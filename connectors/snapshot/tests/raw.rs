@@ -1,4 +1,5 @@
 //! Raw images: which are, what addresses they hold, and how the layout is found.
+#![cfg(unix)]
 
 mod common;
 
@@ -166,6 +167,19 @@ fn firmware_tables_decide_the_layout() {
     let large = smbios(&[(0, 2 * GIB), (4 * GIB, 8192 * GIB)]);
     let (_dir, path) = sparse(8194 * GIB, &[(0xf_0000, &large)]);
     assert_eq!(layout_of(&open_default(&path)), "0x0-0x7fffffff@0x0,0x100000000-0x800ffffffff@0x80000000");
+}
+
+#[test]
+fn firmware_tables_behind_the_64_bit_entry_point_count_too() {
+    let mut tables = smbios(&[(0, 3 * GIB), (4 * GIB, GIB)]);
+    let mut entry = b"_SM3_\0\x18\x03\x07\0\x01\0".to_vec();
+    entry.extend(((tables.len() - 0x1000) as u32).to_le_bytes());
+    entry.extend(0xf_1000u64.to_le_bytes());
+    entry[5] = 0u8.wrapping_sub(entry.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)));
+    tables[..0x1000].fill(0);
+    tables[0x40..0x40 + entry.len()].copy_from_slice(&entry);
+    let (_dir, path) = sparse(4 * GIB, &[(0xf_0000, &tables)]);
+    assert_eq!(layout_of(&open_default(&path)), "0x0-0xbfffffff@0x0,0x100000000-0x13fffffff@0xc0000000");
 }
 
 #[test]

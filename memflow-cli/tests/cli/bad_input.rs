@@ -51,7 +51,10 @@ fn one_byte() {
     let folder = folder_with("image", b"x");
     for line in NEED_OS {
         let error = run_in(folder.path(), line.split(' ')).error(3);
-        assert!(error.starts_with("image: is not a memory image: expected an ELF core, LiME or raw image"), "{line}: {error}");
+        assert!(
+            error.starts_with("image: is not a memory image: expected an ELF core, LiME or raw image"),
+            "{line}: {error}"
+        );
     }
 }
 
@@ -105,7 +108,8 @@ fn memory_without_a_kernel_is_described_all_the_same() {
 fn physical_memory_needs_no_kernel() {
     let bytes = noise(1 << 20);
     let folder = folder_with("image", &bytes);
-    let line = format!("0000fff0  {}", bytes[0xfff0..0xfff8].iter().map(|byte| format!("{byte:02x} ")).collect::<String>());
+    let line =
+        format!("0000fff0  {}", bytes[0xfff0..0xfff8].iter().map(|byte| format!("{byte:02x} ")).collect::<String>());
     let out = run_in(folder.path(), ["read", "image", "0xfff0", "16", "--phys"]).complete();
     assert!(out.starts_with(&line), "{out}");
 }
@@ -127,7 +131,10 @@ fn end_of_physical_memory() {
     let folder = folder_with("image", &noise(1 << 20));
     let run = run_in(folder.path(), ["read", "image", "0xffff0", "32", "--phys"]);
     assert_eq!(run.code, 1);
-    assert_eq!(run.err, "warning: 16 bytes at 0x100000 cannot be read: physical address 0x100000 is not in the image\n");
+    assert_eq!(
+        run.err,
+        "warning: 16 bytes at 0x100000 cannot be read: physical address 0x100000 is not in the image\n"
+    );
     assert!(run.out.contains("\n00100000  ?? ?? ?? ??"), "{}", run.out);
     let error = run_in(folder.path(), ["read", "image", "0xffff0", "32", "--phys", "--raw"]).error(1);
     assert!(error.ends_with("nothing was written; --fill BYTE writes a byte for each that is missing"), "{error}");

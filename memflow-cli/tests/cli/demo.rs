@@ -38,7 +38,8 @@ fn processes_equal_the_guests_own_list_field_by_field() {
     for expected in expected {
         let pid = expected["pid"].as_u64().unwrap();
         let found = found[&pid];
-        let pairs = [("parent_pid", "ppid"), ("uid", "uid"), ("gid", "gid"), ("state", "state"), ("threads", "threads")];
+        let pairs =
+            [("parent_pid", "ppid"), ("uid", "uid"), ("gid", "gid"), ("state", "state"), ("threads", "threads")];
         for (ours, theirs) in pairs.into_iter().chain([("kernel_thread", "kernel_thread"), ("executable", "exe")]) {
             assert_eq!(found[ours], expected[theirs], "{ours} of {pid}");
         }
@@ -63,7 +64,8 @@ fn table_shows_each_process_once() {
     let mut lines = text.lines();
     assert!(lines.next().unwrap().split_whitespace().eq(["PID", "PPID", "UID", "ST", "THR", "START", "NAME"]));
     let pids: Vec<u64> = lines.map(|line| line.split_whitespace().next().unwrap().parse().unwrap()).collect();
-    let mut expected: Vec<u64> = list(&truth, "processes").iter().map(|process| process["pid"].as_u64().unwrap()).collect();
+    let mut expected: Vec<u64> =
+        list(&truth, "processes").iter().map(|process| process["pid"].as_u64().unwrap()).collect();
     expected.sort_unstable();
     assert_eq!(pids, expected);
 }
@@ -264,10 +266,7 @@ fn unreadable_bytes_are_filled_only_by_name() {
     let json = run("read demo 0x10 4 --json");
     let document: Value = serde_json::from_str(&json.out).unwrap();
     assert_eq!((json.code, &document["bytes"], &document["gaps"][0]["length"]), (1, &"????????".into(), &4.into()));
-    assert_eq!(
-        run("read demo 0xffffffffffffffff 2").error(1),
-        "2 bytes at 0xffffffffffffffff leave the address space"
-    );
+    assert_eq!(run("read demo 0xffffffffffffffff 2").error(1), "2 bytes at 0xffffffffffffffff leave the address space");
 }
 
 #[test]
@@ -284,7 +283,10 @@ fn translation_goes_both_ways() {
     assert!(banner.starts_with("Linux version "), "{banner}");
     // The last entry shown leads to the page: its address bits are those of the physical address.
     let page = forth["page_size"].as_u64().unwrap();
-    assert_eq!(hex(&steps.last().unwrap()["entry"]) & 0x000f_ffff_ffff_f000 & !(page - 1), hex(&forth["physical"]) & !(page - 1));
+    assert_eq!(
+        hex(&steps.last().unwrap()["entry"]) & 0x000f_ffff_ffff_f000 & !(page - 1),
+        hex(&forth["physical"]) & !(page - 1)
+    );
     let text = run("translate demo linux_banner").complete();
     assert!(text.contains("LEVEL  TABLE"), "{text}");
 }

@@ -56,6 +56,10 @@ impl Run {
     #[track_caller]
     pub(crate) fn error(self, code: i32) -> String {
         assert_eq!((self.code, self.out.as_str()), (code, ""), "{}", self.err);
-        self.err.strip_prefix("error: ").and_then(|text| text.strip_suffix('\n')).unwrap_or_else(|| panic!("{}", self.err)).to_owned()
+        self.err
+            .strip_prefix("error: ")
+            .and_then(|text| text.strip_suffix('\n'))
+            .unwrap_or_else(|| panic!("{}", self.err))
+            .to_owned()
     }
 }

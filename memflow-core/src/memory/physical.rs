@@ -53,6 +53,13 @@ pub trait PhysicalMemory: Send + Sync {
     /// What the target holds.
     fn metadata(&self) -> Metadata;
 
+    /// The runs without what is known to be all zeros, such as the holes of a sparse file: where a scan or a copy need not look.
+    ///
+    /// Asked anew each time, as a running system fills holes. Bytes outside it are zero and can be read like any others.
+    fn populated_runs(&self) -> Arc<RunMap> {
+        self.metadata().runs
+    }
+
     /// The target's bytes, if they lie in this process and can be used in place.
     fn direct_map(&self) -> Option<&DirectMap> {
         None
@@ -73,6 +80,10 @@ impl<M: PhysicalMemory + ?Sized> PhysicalMemory for Arc<M> {
 
     fn metadata(&self) -> Metadata {
         (**self).metadata()
+    }
+
+    fn populated_runs(&self) -> Arc<RunMap> {
+        (**self).populated_runs()
     }
 
     fn direct_map(&self) -> Option<&DirectMap> {

@@ -32,7 +32,9 @@ pub(super) struct Notes {
     states: Vec<X86Registers>,
     vmcoreinfo: Option<Vec<u8>>,
     of_process: bool,
-    unknown_versions: Option<u32>,
+    of_machine: bool,
+    /// Register notes that were not understood.
+    unread: u64,
 }
 
 /// One note, inside its segment.
@@ -51,7 +53,8 @@ impl Notes {
             states: Vec::new(),
             vmcoreinfo: None,
             of_process: false,
-            unknown_versions: None,
+            of_machine: false,
+            unread: 0,
         }
     }
 
@@ -80,7 +83,7 @@ impl Notes {
 
     /// True when a note was seen that only the core of a machine has.
     pub(super) fn of_machine(&self) -> bool {
-        self.vmcoreinfo.is_some() || !self.states.is_empty() || self.unknown_versions.is_some()
+        self.of_machine
     }
 
     /// True when a note was seen that only the core of a process has.
@@ -90,9 +93,10 @@ impl Notes {
 
     /// Puts what was said into the facts.
     pub(super) fn into_facts(self, facts: &mut TargetFacts, remarks: &mut Vec<String>) {
-        if let Some(version) = self.unknown_versions {
+        if self.unread > 0 {
             remarks.push(format!(
-                "registers in QEMU notes of version {version} are not read; version {QEMU_STATE_VERSION} is known here"
+                "{} register notes are left aside: only those of x86 machines, QEMU's in version {QEMU_STATE_VERSION}, are known",
+                self.unread
             ));
         }
         let registers = if self.states.is_empty() { self.statuses } else { self.states };
@@ -102,15 +106,23 @@ impl Notes {
 
     fn take(&mut self, note: &Note<'_>) {
         match (note.name, note.kind) {
-            (b"CORE", raw::NOTE_PRSTATUS) => self.statuses.extend(status(self.machine, note.desc)),
+            (b"CORE", raw::NOTE_PRSTATUS) => match status(self.machine, note.desc) {
+                Some(registers) => self.statuses.push(registers),
+                None => self.unread = self.unread.saturating_add(1),
+            },
             (b"CORE", kind) if raw::NOTES_OF_PROCESSES.contains(&kind) => self.of_process = true,
-            (b"QEMU", 0) if matches!(self.machine, raw::MACHINE_386 | raw::MACHINE_X86_64) => {
-                match qemu_state(note.desc) {
-                    Ok(registers) => self.states.extend(registers),
-                    Err(version) => self.unknown_versions = Some(version),
+            (b"QEMU", 0) => {
+                self.of_machine = true;
+                match qemu_state(self.machine, note.desc) {
+                    Some(registers) => self.states.push(registers),
+                    None => self.unread = self.unread.saturating_add(1),
                 }
             }
-            (b"VMCOREINFO", _) if self.vmcoreinfo.is_none() => self.vmcoreinfo = Some(note.desc.to_vec()),
+            (b"VMCOREINFO", _) => {
+                self.of_machine = true;
+                // The first counts; nobody writes two.
+                self.vmcoreinfo.get_or_insert_with(|| note.desc.to_vec());
+            }
             _ => {}
         }
     }
@@ -156,11 +168,11 @@ fn status(machine: u16, desc: &[u8]) -> Option<X86Registers> {
     Some(registers)
 }
 
-/// Registers from a note "QEMU"; `Err` with the version when it is not the known one.
-fn qemu_state(desc: &[u8]) -> Result<Option<X86Registers>, u32> {
-    let Ok((raw, appended)) = QemuCpuState::read_from_prefix(desc) else { return Ok(None) };
-    if raw.version.get() != QEMU_STATE_VERSION {
-        return Err(raw.version.get());
+/// Registers from a note "QEMU" of an x86 machine, in the known version.
+fn qemu_state(machine: u16, desc: &[u8]) -> Option<X86Registers> {
+    let (raw, appended) = QemuCpuState::read_from_prefix(desc).ok()?;
+    if !matches!(machine, raw::MACHINE_386 | raw::MACHINE_X86_64) || raw.version.get() != QEMU_STATE_VERSION {
+        return None;
     }
     let [_, _, _, _, _, _, rsp, ..] = &raw.general;
     let [cr0, _, cr2, cr3, cr4] = &raw.cr;
@@ -178,5 +190,5 @@ fn qemu_state(desc: &[u8]) -> Result<Option<X86Registers>, u32> {
     if usize::try_from(raw.size.get()).is_ok_and(|size| size >= with_appended) {
         registers.kernel_gs_base = U64::read_from_prefix(appended).ok().map(|(value, _)| value.get());
     }
-    Ok(Some(registers))
+    Some(registers)
 }

@@ -128,18 +128,19 @@ impl<'a> Source<'a> {
         Ok(Some(bytes))
     }
 
-    /// Moves past zeros up to the end of the input; true when there was nothing else.
+    /// Moves past zeros; true when nothing else was left.
     pub(super) fn only_zeros_left(&mut self) -> Result<bool> {
         loop {
             let bytes = self.fill()?;
             if bytes.is_empty() {
                 return Ok(true);
             }
-            if bytes.iter().any(|byte| *byte != 0) {
+            let len = bytes.len();
+            let zeros = bytes.iter().position(|byte| *byte != 0);
+            self.consume(zeros.unwrap_or(len));
+            if zeros.is_some() {
                 return Ok(false);
             }
-            let len = bytes.len();
-            self.consume(len);
         }
     }
 

@@ -216,3 +216,50 @@ pub fn patched(mut bytes: Vec<u8>, at: usize, with: &[u8]) -> Vec<u8> {
     bytes[at..at + with.len()].copy_from_slice(with);
     bytes
 }
+
+/// gzip with stored blocks only, as RFC 1952 and 1951 describe it, with a checksum computed bit by bit.
+pub fn gzip_stored(bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    let blocks: Vec<&[u8]> = if bytes.is_empty() { vec![&[]] } else { bytes.chunks(0xffff).collect() };
+    for (index, block) in blocks.iter().enumerate() {
+        out.push(u8::from(index + 1 == blocks.len()));
+        out.extend((block.len() as u16).to_le_bytes());
+        out.extend((!(block.len() as u16)).to_le_bytes());
+        out.extend(*block);
+    }
+    out.extend(crc32(bytes).to_le_bytes());
+    out.extend((bytes.len() as u32).to_le_bytes());
+    out
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = !0u32;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+        }
+    }
+    !crc
+}
+
+/// One Zstandard frame of raw blocks, as RFC 8878 describes it: single segment, 4-byte content size, no checksum.
+pub fn zstd_raw(bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![0x28, 0xb5, 0x2f, 0xfd, 0xa0];
+    out.extend((bytes.len() as u32).to_le_bytes());
+    let blocks: Vec<&[u8]> = if bytes.is_empty() { vec![&[]] } else { bytes.chunks(0x1_0000).collect() };
+    for (index, block) in blocks.iter().enumerate() {
+        let header = u32::from(index + 1 == blocks.len()) | (block.len() as u32) << 3;
+        out.extend(&header.to_le_bytes()[..3]);
+        out.extend(*block);
+    }
+    out
+}
+
+/// A skippable Zstandard frame.
+pub fn zstd_skippable(bytes: &[u8]) -> Vec<u8> {
+    let mut out = 0x184d_2a53u32.to_le_bytes().to_vec();
+    out.extend((bytes.len() as u32).to_le_bytes());
+    out.extend(bytes);
+    out
+}

@@ -191,6 +191,22 @@ mod tests {
     }
 
     #[test]
+    fn page_buffer_serves_what_was_added_and_no_more() {
+        let buffer = || {
+            let mut buffer = PageBuffer::new();
+            buffer.append(&[1, 2, 3]).unwrap();
+            buffer
+        };
+        let config = |len| SourceConfig { name: "test".into(), runs: RunMap::flat(len), facts: TargetFacts::default() };
+        let memory = BufferMemory::new(config(3), buffer()).unwrap();
+        let mut buf = [0; 3];
+        memory.read_into(PhysAddr::new(0), &mut buf).unwrap();
+        assert_eq!(buf, [1, 2, 3]);
+        assert!(matches!(BufferMemory::new(config(4), buffer()), Err(Error::Range { .. })));
+        assert!(BufferMemory::new(config(0), PageBuffer::new()).is_ok());
+    }
+
+    #[test]
     fn run_past_the_end_is_refused() {
         let config = SourceConfig { name: "test".into(), runs: RunMap::flat(2), facts: TargetFacts::default() };
         assert!(matches!(BufferMemory::new(config, vec![0]), Err(Error::Range { .. })));

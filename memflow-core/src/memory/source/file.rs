@@ -10,7 +10,7 @@ use super::{
         Liveness, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, Piece, RunMap, TargetFacts, finish_reads,
         finish_writes,
     },
-    SourceConfig,
+    SourceConfig, extents,
 };
 use crate::{
     address::PhysRange,
@@ -69,6 +69,10 @@ impl PhysicalMemory for FileMemory {
             read_only: self.read_only,
             ideal_batch: 64,
         }
+    }
+
+    fn populated_runs(&self) -> Arc<RunMap> {
+        extents::populated(&self.file, &self.runs)
     }
 
     fn facts(&self) -> &TargetFacts {

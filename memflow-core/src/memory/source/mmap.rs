@@ -15,7 +15,7 @@ use super::{
         Backing, DirectMap, DirectRegion, Liveness, Metadata, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts,
         finish_reads, finish_writes,
     },
-    SourceConfig,
+    SourceConfig, extents,
 };
 use crate::error::{Error, Result};
 
@@ -48,6 +48,8 @@ pub struct MappedMemory {
     facts: TargetFacts,
     map: DirectMap,
     mode: MapMode,
+    /// A handle of its own, to ask where the file has holes.
+    file: File,
 }
 
 /// The mapping. Fields are dropped in order: the guard lets go before the mapping does.
@@ -122,7 +124,8 @@ impl MappedMemory {
         // - it is writable when `mode` says so;
         // - `Frozen` is the promise of `MapMode::Private`; live pages are referenced by nobody in this process.
         let map = unsafe { DirectMap::new(regions, mode.liveness(), mode == MapMode::SharedWritable, backing) }?;
-        Ok(Self { name: config.name, runs: Arc::new(config.runs), facts: config.facts, map, mode })
+        let file = file.try_clone().map_err(failed)?;
+        Ok(Self { name: config.name, runs: Arc::new(config.runs), facts: config.facts, map, mode, file })
     }
 }
 
@@ -149,6 +152,10 @@ impl PhysicalMemory for MappedMemory {
             read_only: self.mode != MapMode::SharedWritable,
             ideal_batch: usize::MAX,
         }
+    }
+
+    fn populated_runs(&self) -> Arc<RunMap> {
+        extents::populated(&self.file, &self.runs)
     }
 
     fn direct_map(&self) -> Option<&DirectMap> {

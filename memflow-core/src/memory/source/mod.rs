@@ -11,6 +11,7 @@
 mod buffer;
 #[cfg(unix)]
 mod bus_guard;
+mod extents;
 mod file;
 mod mmap;
 mod page_buffer;

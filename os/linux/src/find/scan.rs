@@ -70,10 +70,10 @@ impl Scan<'_> {
     /// # Errors
     /// [`Error::Cancelled`] when the progress function says so.
     fn pieces(&self, visit: &(dyn Fn(PhysRange, &mut Vec<u8>) -> ControlFlow<()> + Sync)) -> Result<()> {
-        let metadata = self.memory.metadata();
+        // What is known to be zero holds nothing that anybody looks for.
+        let populated = self.memory.populated_runs();
         let mut total = 0u64;
-        let firsts: Vec<u64> = metadata
-            .runs
+        let firsts: Vec<u64> = populated
             .runs()
             .iter()
             .map(|run| {
@@ -111,7 +111,7 @@ impl Scan<'_> {
                     stop.store(true, Ordering::Relaxed);
                     break;
                 }
-                if let Some(range) = piece(&metadata.runs, &firsts, index)
+                if let Some(range) = piece(&populated, &firsts, index)
                     && visit(range, &mut buffer).is_break()
                 {
                     stop.store(true, Ordering::Relaxed);

@@ -1,0 +1,246 @@
+//! Damaged bytes of every kind: no panic, no run outside the file, and an answer in bounded time.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{
+    Segment, elf as write_elf, gzip_stored, lime as write_lime, note, pattern, prstatus64, qemu_note, zstd_raw,
+};
+use memflow_core::memory::RunMap;
+use memflow_snapshot::{BytesInput, OpenOptions, ParseOptions, ReadAt, elf, lime, open_bytes, unpack};
+
+/// What one case may take at most, on a machine that has other things to do too.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Deterministic numbers (xorshift64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+}
+
+/// Calls `check` with every byte of `bytes` replaced by each of several values, then with `random` combined mutations.
+fn mutate(bytes: &[u8], random: usize, mut check: impl FnMut(&[u8])) {
+    let mut cases = 0;
+    let mut timed = |bytes: &[u8]| {
+        let started = Instant::now();
+        check(bytes);
+        assert!(started.elapsed() < PATIENCE, "took {:?}", started.elapsed());
+        cases += 1;
+    };
+    let mut work = bytes.to_vec();
+    for at in 0..bytes.len() {
+        for value in [0, 1, 4, 0x7f, 0x80, 0xff, bytes[at].wrapping_add(1), bytes[at].wrapping_sub(1)] {
+            work[at] = value;
+            timed(&work);
+        }
+        work[at] = bytes[at];
+    }
+    let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+    let interesting = [0, 1, 0xffff, 0x7fff_ffff, 0xffff_ffff, 1 << 60, i64::MAX as u64, u64::MAX - 0xfff, u64::MAX];
+    for _ in 0..random {
+        let mut work = bytes.to_vec();
+        for _ in 0..=numbers.below(4) {
+            let at = numbers.below(work.len());
+            match numbers.below(5) {
+                0 => work[at] = numbers.next() as u8,
+                1 => work[at] ^= 1 << numbers.below(8),
+                2 => work.truncate(at + 1),
+                3 => {
+                    // A field of some width, at its natural place more often than not.
+                    let width = [2, 4, 8][numbers.below(3)];
+                    let at = at / width * width;
+                    let value = interesting[numbers.below(interesting.len())];
+                    if let Some(field) = work.get_mut(at..at + width) {
+                        field.copy_from_slice(&value.to_le_bytes()[..width]);
+                    }
+                }
+                _ => {
+                    let from = numbers.below(work.len());
+                    let piece = work[from..work.len().min(from + 16)].to_vec();
+                    work.splice(at..at, piece);
+                }
+            }
+        }
+        timed(&work);
+    }
+    assert!(cases >= 10_000, "{cases} cases");
+}
+
+fn input(bytes: &[u8]) -> BytesInput<'_> {
+    BytesInput::new("hostile".as_ref(), bytes)
+}
+
+fn runs_lie_inside(runs: &RunMap, size: u64) {
+    assert!(!runs.is_empty());
+    for run in runs.runs() {
+        assert!(run.offset.checked_add(run.range.len()).is_some_and(|end| end <= size), "{run:?} in {size:#x} bytes");
+    }
+    for pair in runs.runs().windows(2) {
+        assert!(pair[0].range.intersection(&pair[1].range).is_none());
+    }
+}
+
+/// Parses both ways; what is accepted must be sound, and what a strict parse accepts a partial one accepts too.
+fn check_parser(
+    parse: fn(&dyn ReadAt, ParseOptions) -> memflow_core::Result<memflow_snapshot::ParsedImage>,
+    bytes: &[u8],
+) {
+    let strict = parse(&input(bytes), ParseOptions { partial: false });
+    let partial = parse(&input(bytes), ParseOptions { partial: true });
+    for image in [&strict, &partial].into_iter().flatten() {
+        runs_lie_inside(&image.runs, bytes.len() as u64);
+        assert!(image.facts.vcpus.len() <= bytes.len() && image.notes.len() <= bytes.len());
+    }
+    if let Ok(strict) = strict {
+        assert_eq!(Some(strict), partial.ok());
+    }
+}
+
+fn small_elf(wide: bool) -> Vec<u8> {
+    let notes = [prstatus64(1, 2), qemu_note(true), note("VMCOREINFO", 0, b"A=1\n")].concat();
+    let segments = [
+        Segment::new(0, pattern(0, 64)),
+        Segment::new(0x1000, pattern(1, 64)),
+        Segment::new(0x1020, pattern(1, 64)[32..].to_vec()),
+    ];
+    write_elf(wide, if wide { 62 } else { 3 }, &notes, &segments)
+}
+
+#[test]
+fn mutated_elf64_never_panics() {
+    mutate(&small_elf(true), 20_000, |bytes| check_parser(elf::parse, bytes));
+}
+
+#[test]
+fn mutated_elf32_never_panics() {
+    mutate(&small_elf(false), 20_000, |bytes| check_parser(elf::parse, bytes));
+}
+
+#[test]
+fn mutated_lime_never_panics() {
+    let ranges: Vec<(u64, Vec<u8>)> = (0..8).map(|index| (index * 0x1000, pattern(index as u8, 40))).collect();
+    mutate(&write_lime(&ranges), 20_000, |bytes| check_parser(lime::parse, bytes));
+}
+
+/// Unpacks both ways under a small limit.
+fn check_packed(bytes: &[u8]) {
+    const LIMIT: u64 = 1 << 20;
+    for partial in [false, true] {
+        let options = unpack::UnpackOptions { max_unpacked: Some(LIMIT), partial, ..Default::default() };
+        let unpacked = if bytes.starts_with(&[0x1f]) {
+            unpack::gzip(&input(bytes), options)
+        } else {
+            unpack::zstd(&input(bytes), options)
+        };
+        if let Ok(unpacked) = unpacked {
+            assert!(unpacked.bytes.bytes().len() as u64 <= LIMIT);
+        }
+    }
+    let options = OpenOptions { max_unpacked: Some(LIMIT), partial: true, ..OpenOptions::default() };
+    if let Ok(snapshot) = open_bytes("hostile", bytes, &options) {
+        runs_lie_inside(&snapshot.memory.metadata().runs, LIMIT.max(bytes.len() as u64));
+    }
+}
+
+fn compressible() -> Vec<u8> {
+    let mut image = write_lime(&[(0x1000, pattern(1, 300)), (0x2000, vec![0; 5000]), (0x8000, pattern(1, 300))]);
+    image.extend(vec![0; 100]);
+    image
+}
+
+#[test]
+fn mutated_gzip_never_panics() {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(&compressible()).unwrap();
+    mutate(&[encoder.finish().unwrap(), gzip_stored(&pattern(1, 50))].concat(), 10_000, check_packed);
+}
+
+#[test]
+fn mutated_zstd_never_panics() {
+    let packed = zstd::encode_all(&compressible()[..], 3).unwrap();
+    mutate(&[packed, zstd_raw(&pattern(1, 50))].concat(), 10_000, check_packed);
+}
+
+#[test]
+fn mutated_firmware_tables_never_panic() {
+    // A raw image of 1 MiB whose firmware area is noise around mutated entry points of both kinds.
+    let mut numbers = Numbers(7);
+    let mut image = vec![0u8; 1 << 20];
+    for round in 0..500 {
+        for at in (0xf_0000..0x10_0000).step_by(16) {
+            image[at..at + 16].fill_with(|| [0, 19, 31, 0xff, numbers.next() as u8][numbers.below(5)]);
+        }
+        let entry: &[u8] = if round % 2 == 0 {
+            b"_SM_\0\x1f\x02\x08\0\0\0\0\0\0\0\0_DMI_\0\xff\x7f\x00\x00\x0f\x00\x01\x00\x28"
+        } else {
+            b"_SM3_\0\x18\x03\0\0\0\0\xff\xff\xff\xff\x00\x00\x0f\x00\0\0\0\0"
+        };
+        let at = 0xf_0100;
+        image[at..at + entry.len()].copy_from_slice(entry);
+        let checksum = at + if round % 2 == 0 { 4 } else { 5 };
+        let sum = image[at..at + entry.len()].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        image[checksum] = image[checksum].wrapping_sub(sum);
+        let snapshot = open_bytes("noise", &image, &OpenOptions::default()).unwrap();
+        runs_lie_inside(&snapshot.memory.metadata().runs, 1 << 20);
+    }
+}
+
+#[test]
+fn thousands_of_overlapping_segments_end_in_bounded_time() {
+    // Each segment names most of the file again, at another offset: compared naively that is gigabytes.
+    let started = Instant::now();
+    let count = 4000u64;
+    let body = 1u64 << 20;
+    let mut bytes = write_elf(true, 62, &[], &[Segment::new(0, vec![7; body as usize])]);
+    let table = bytes.len() as u64;
+    let data = 64 + 2 * 56;
+    for index in 0..count {
+        let mut header = 1u32.to_le_bytes().to_vec();
+        header.extend([0; 4]);
+        for value in [data + index, 0, 0x1000 + index, body - count, body - count, 0] {
+            header.extend(u64::to_le_bytes(value));
+        }
+        bytes.extend(header);
+    }
+    bytes[32..40].copy_from_slice(&table.to_le_bytes());
+    bytes[56..58].copy_from_slice(&(count as u16).to_le_bytes());
+    check_parser(elf::parse, &bytes);
+    assert!(started.elapsed() < Duration::from_secs(60), "took {:?}", started.elapsed());
+}
+
+#[test]
+fn tiny_members_and_frames_without_number_end_in_bounded_time() {
+    for bytes in
+        [gzip_stored(&[]).repeat(20_000), zstd_raw(&[]).repeat(20_000), common::zstd_skippable(&[]).repeat(20_000)]
+    {
+        let started = Instant::now();
+        let error = open_bytes("empty", &bytes, &OpenOptions::default()).unwrap_err().to_string();
+        assert!(error.ends_with("is empty; was it copied completely?"), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(20), "took {:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn ranges_with_padding_between_them_cost_in_proportion() {
+    let started = Instant::now();
+    let mut bytes = Vec::new();
+    for index in 0..50_000 {
+        bytes.extend(write_lime(&[(index * 2, vec![1])]));
+        bytes.push(0);
+    }
+    let image = lime::parse(&input(&bytes), ParseOptions::default()).unwrap();
+    assert_eq!(image.runs.runs().len(), 50_000);
+    assert!(started.elapsed() < Duration::from_secs(20), "took {:?}", started.elapsed());
+}
