@@ -16,17 +16,13 @@ use memflow_core::{
 };
 
 use crate::{
+    clock::Clock,
     find::{self, Found},
-    log,
+    identity, log,
     soft_fault::LinuxSoftFaults,
     symbols::Symbols,
-    types::{self, Types},
+    types::Types,
 };
-
-/// Largest BTF section taken; a kernel with every option has about 8 MiB.
-const MAX_BTF: u64 = 64 << 20;
-/// Longest banner taken.
-const MAX_BANNER: usize = 1024;
 
 /// How far a search is: what is done, bytes done, bytes in all. Breaks to cancel the search.
 type ProgressFn = dyn Fn(&'static str, u64, u64) -> ControlFlow<()> + Send + Sync;
@@ -77,10 +73,13 @@ impl Kernel {
     /// [`Error::NotRecognised`] that lists each thing that was looked for and what became of it; otherwise the step that failed.
     pub fn open(memory: Arc<dyn PhysicalMemory>, options: &LinuxOptions) -> Result<Self> {
         let (found, evidence) = find::find(&memory, options)?;
-        let view = SpaceView::new(memory.clone(), found.space.clone());
-        let types = read_types(&view, &found.symbols).context(|| "kernel types (BTF)".into())?;
-        let info = identify(&view, &types, &found, evidence)?;
-        Ok(Self { memory, view, types, symbols: found.symbols, info, soft_faults: Arc::new(LinuxSoftFaults) })
+        let Found { space, note, symbols, types } = found;
+        let view = SpaceView::new(memory.clone(), space);
+        let mut info = identity::identify(&view, &symbols, &types).context(|| "names of the kernel".into())?;
+        let noted = note.as_ref().and_then(|note| note.build_id()).map(str::to_owned);
+        info.build_id = noted.or_else(|| identity::build_id(&view, &symbols));
+        info.evidence = evidence;
+        Ok(Self { memory, view, types, symbols, info, soft_faults: Arc::new(LinuxSoftFaults) })
     }
 
     /// The address space of an `mm_struct`, by its page-table root `pgd`, an address in the kernel's direct map.
@@ -133,60 +132,6 @@ impl Kernel {
     /// # Errors
     /// When the clock's records cannot be found or make no sense.
     pub fn boot_time(&self) -> Result<Duration> {
-        // Linux `kernel/time/timekeeping.c`: `tk_core` until v6.16, then the first of `timekeeper_data`; a `tk_data` since v6.13,
-        // before an unnamed structure of a sequence counter (8 bytes) and the timekeeper.
-        let core = match self.symbols.address_of("tk_core") {
-            Some(core) => core,
-            None => self.symbols.require("timekeeper_data")?,
-        };
-        let offset = self.types.find_field("tk_data", "timekeeper").map_or(8, |field| field.offset);
-        let timekeeper = core.wrapping_add(offset);
-        let real = self.number(timekeeper, "timekeeper", "offs_real")?;
-        let boot = self.number(timekeeper, "timekeeper", "offs_boot")?;
-        // Both are signed; real time before 1970 or before the boot is no time of any real machine.
-        let nanoseconds = real.cast_signed().checked_sub(boot.cast_signed()).and_then(|time| u64::try_from(time).ok());
-        nanoseconds.map(Duration::from_nanos).ok_or_else(|| Error::Corrupt {
-            what: "timekeeper",
-            address: timekeeper.into(),
-            expected: "an offset of real time above that of boot time".into(),
-            found: format!("{real:#x} and {boot:#x}").into(),
-        })
+        Clock::find(&self.view, &self.symbols, &self.types)?.boot()
     }
-}
-
-/// Reads the BTF section through its symbols.
-fn read_types(view: &SpaceView, symbols: &Symbols) -> Result<Types> {
-    let start = symbols.address_of("__start_BTF").ok_or_else(|| Error::Unsupported {
-        what: "a kernel without type information".to_owned(),
-        why: "it was built without CONFIG_DEBUG_INFO_BTF, so nothing says where the members of its structures lie"
-            .to_owned(),
-    })?;
-    let stop = symbols.require("__stop_BTF")?;
-    let len = stop.offset_from(start).filter(|len| *len >= types::HEADER_LEN && *len <= MAX_BTF).ok_or_else(|| {
-        Error::Corrupt {
-            what: "__stop_BTF",
-            address: stop.into(),
-            expected: format!("an address after __start_BTF ({start})").into(),
-            found: stop.to_string().into(),
-        }
-    })?;
-    Types::parse(view.read_bytes(start, len)?)
-}
-
-/// The kernel's names.
-fn identify(view: &SpaceView, types: &Types, found: &Found, evidence: Vec<String>) -> Result<KernelInfo> {
-    let symbols = &found.symbols;
-    let uts = symbols.require("init_uts_ns")?;
-    let text = |path: &str| -> Result<String> {
-        let field = types.field("uts_namespace", path)?;
-        view.read_utf8_lossy(uts.wrapping_add(field.offset), field.size as usize)
-    };
-    let release = text("name.release")?;
-    let banner = view.read_utf8_lossy(symbols.require("linux_banner")?, MAX_BANNER)?;
-    let base = symbols.address_of("_text").map_or_else(|| symbols.require("_stext"), Ok)?;
-    let mut info = KernelInfo::new("Linux", release, banner.trim_end(), found.space.architecture().name, base);
-    info.hostname = Some(text("name.nodename")?).filter(|name| !name.is_empty() && name != "(none)");
-    info.build_id = found.note.as_ref().and_then(|note| note.build_id()).map(str::to_owned);
-    info.evidence = evidence;
-    Ok(info)
 }

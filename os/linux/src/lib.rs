@@ -32,7 +32,9 @@
 //! `mm`, `vfs` and `modules` know one subsystem each and not one another; `process` and `os` put them together.
 
 mod bytes;
+mod clock;
 mod find;
+mod identity;
 mod kernel;
 mod list;
 mod log;

@@ -20,20 +20,20 @@ use memflow_core::{
 };
 
 use super::{
-    image, note,
+    image,
     scan::Scan,
-    search::{BANNER, Found, Search, describe, symbols_and_space},
+    search::{BANNER, Found, MAX_KERNELS, Search, describe, kernel_in},
 };
 use crate::symbols::{Addresses, Known, LANDMARK, Symbols};
 
 /// Landmarks of a symbol table looked at.
 const MAX_LANDMARKS: usize = 64;
 
-/// The kernel whose symbol table lies in memory.
+/// The kernels whose symbol tables lie in memory.
 ///
 /// # Errors
 /// [`Error::Cancelled`].
-pub(super) fn find(search: &mut Search<'_>) -> Result<Option<Found>> {
+pub(super) fn find(search: &mut Search<'_>) -> Result<Vec<Found>> {
     let landmarks = Mutex::new(Vec::new());
     let scan = Scan { memory: &**search.memory, progress: search.progress, what: "looking for kallsyms" };
     let scanned = scan.bytes(LANDMARK.len() as u64, &|at, bytes| {
@@ -56,16 +56,21 @@ pub(super) fn find(search: &mut Search<'_>) -> Result<Option<Found>> {
     }
     let count = landmarks.len();
     let mut tables = 0;
+    let mut found = Vec::new();
     for landmark in landmarks {
         let what = format!("kallsyms at physical {landmark}");
         match follow(search, landmark) {
-            Some(Ok(found)) => {
-                search.tell(what, format!("{}, {}", describe(&found.space), found.symbols.describe()));
-                return Ok(Some(found));
+            Some(Ok(kernel)) => {
+                tables += 1;
+                search.tell(what, format!("{}, {}", describe(&kernel.space), kernel.symbols.describe()));
+                found.push(kernel);
+                if found.len() == MAX_KERNELS {
+                    break;
+                }
             }
             Some(Err(error)) => {
                 tables += 1;
-                search.tell(what, format!("refused: {error}"));
+                search.tell_refused(what, error);
             }
             // Other programs have lists of digits too.
             None => {}
@@ -77,7 +82,7 @@ pub(super) fn find(search: &mut Search<'_>) -> Result<Option<Found>> {
             format!("no table of tokens around {count} lists of digits in {} bytes{scanned}", scanned.seen),
         );
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// From a landmark in physical memory to the kernel; `None` when it is no part of a symbol table.
@@ -98,16 +103,24 @@ fn kernel_of(search: &Search<'_>, symbols: &Symbols, table: PhysAddr) -> Result<
         for arch in [&x86::X64, &x86::X64_LA57] {
             let view = SpaceView::new(search.memory.clone(), AddressSpace::new(arch, root.as_u64()));
             // Cheap to refuse: what is not a root maps no image.
-            if image::runs(&view).is_empty() {
-                continue;
-            }
-            match symbols_and_space(&view) {
-                Ok((symbols, space)) => return Ok(Found { space, note: None, symbols }),
+            let result = if image::runs(&view).is_empty() { Err(maps_nothing(root)) } else { kernel_in(&view) };
+            match result {
+                Ok(found) => return Ok(found),
                 Err(error) => refused = Some(error),
             }
         }
     }
-    Err(refused.unwrap_or(note::unsupported("this kernel", "its page tables map no kernel in 4 or 5 levels")))
+    Err(refused.unwrap_or_else(|| maps_nothing(table)))
+}
+
+/// The error for page tables that do not map a kernel.
+fn maps_nothing(root: PhysAddr) -> Error {
+    Error::Corrupt {
+        what: "page tables",
+        address: root.into(),
+        expected: "the kernel's image mapped in 4 or 5 levels".into(),
+        found: "nothing mapped there".into(),
+    }
 }
 
 /// Where the kernel's own root may lie in physical memory.

@@ -49,12 +49,8 @@ pub(super) fn unsupported(what: impl Into<String>, why: impl Into<String>) -> Er
 pub(super) fn confirm(search: &mut Search<'_>, what: &str, text: &[u8]) -> Option<Confirmed> {
     match check(search, VmcoreInfo::parse(text)) {
         Ok(confirmed) => Some(confirmed),
-        Err(error @ Error::Unsupported { .. }) => {
-            search.tell_unusable(what, error);
-            None
-        }
         Err(error) => {
-            search.tell(what, format!("refused: {error}"));
+            search.tell_refused(what, error);
             None
         }
     }

@@ -174,12 +174,18 @@ impl Scan<'_> {
         visit: &(dyn Fn(PhysAddr, &[u8; N]) -> ControlFlow<()> + Sync),
     ) -> Result<Scanned> {
         const PAGE: usize = 4096;
+        let metadata = self.memory.metadata();
         let (seen, unreadable) = (AtomicU64::new(0), AtomicU64::new(0));
         self.pieces(&|range, _| {
             let mut starts = [[0; N]; PIECE as usize / PAGE];
             // Runs need not start with a page.
             let first = (PAGE as u64 - range.start().page_offset(PageSize::KIB_4)) % PAGE as u64;
-            let pages = (range.len().saturating_sub(first) as usize).div_ceil(PAGE);
+            // The end of a run may cut the last start short: there is no room for what is looked for.
+            let rest = metadata.runs.find(range.start()).and_then(|run| run.range.last());
+            let rest = rest.and_then(|last| last.offset_from(range.start())).unwrap_or(0).saturating_add(1);
+            let in_piece = range.len().saturating_sub(first).div_ceil(PAGE as u64);
+            let in_run = rest.saturating_sub(first).saturating_add(PAGE as u64).saturating_sub(N as u64) / PAGE as u64;
+            let pages = in_piece.min(in_run) as usize;
             let places = || (0u64..).step_by(PAGE).map(|offset| range.start().wrapping_add(first + offset));
             let mut ops: Vec<PhysRead<'_>> =
                 starts.iter_mut().take(pages).zip(places()).map(|(start, at)| PhysRead::new(at, start)).collect();

@@ -7,21 +7,32 @@ use std::{fmt::Display, ops::ControlFlow, sync::Arc};
 
 use memflow_core::{
     Error, MemoryViewExt, PhysAddr, Result,
+    error::ResultExt,
     memory::{MachineKind, PhysicalMemory},
     paging::AddressSpace,
     view::SpaceView,
 };
 
-use super::{blind, image, note, vcpu};
+use super::{
+    blind, image,
+    note::{self, Confirmed, unsupported},
+    vcpu,
+};
 use crate::{
+    clock::Clock,
     kernel::LinuxOptions,
     symbols::{Known, Symbols},
+    types::Types,
     vmcoreinfo::VmcoreInfo,
 };
 
 /// Told what is done, how many bytes of how many are done; breaks to cancel.
 pub(crate) type Progress = dyn Fn(&'static str, u64, u64) -> ControlFlow<()> + Send + Sync;
 
+/// Largest BTF section taken; a kernel with every option has about 8 MiB.
+const MAX_BTF: u64 = 64 << 20;
+/// Kernels looked at when several lie in memory.
+pub(super) const MAX_KERNELS: usize = 8;
 /// Lines of evidence kept.
 const MAX_EVIDENCE: usize = 64;
 /// What every kernel's `linux_banner` starts with.
@@ -35,6 +46,8 @@ pub(crate) struct Found {
     pub(crate) note: Option<VmcoreInfo>,
     /// Its symbols.
     pub(crate) symbols: Symbols,
+    /// Its types.
+    pub(crate) types: Types,
 }
 
 /// A search in progress.
@@ -54,44 +67,90 @@ impl Search<'_> {
         }
     }
 
+    /// Writes down why a candidate is refused; a kernel that was there and cannot be used is remembered.
+    pub(super) fn tell_refused(&mut self, what: impl Display, error: Error) {
+        match error.root_cause() {
+            Error::Unsupported { .. } => self.tell_unusable(what, error),
+            _ => self.tell(what, format!("refused: {error}")),
+        }
+    }
+
     /// Remembers a kernel that was there and cannot be used.
     pub(super) fn tell_unusable(&mut self, what: impl Display, error: Error) {
         self.tell(what, &error);
         self.unusable.get_or_insert(error);
     }
 
-    /// A kernel whose address space was confirmed by a note, if its symbols can be had.
-    fn from_note(&mut self, what: &str, confirmed: note::Confirmed) -> Option<Found> {
-        let note::Confirmed { space, note, known } = confirmed;
-        let view = SpaceView::new(self.memory.clone(), space.clone());
-        let place = format!("{what}: {}", describe(&space));
-        let mut why = match Symbols::from_note(&view, &note, &known) {
-            Some(Ok(symbols)) => {
-                self.tell(place, symbols.describe());
-                return Some(Found { space, note: Some(note), symbols });
-            }
+    /// A kernel whose address space was confirmed by a note, if its symbols and types can be had.
+    fn kernel_of_note(&mut self, what: &str, confirmed: Confirmed) -> Option<Found> {
+        let Confirmed { space, note, known } = confirmed;
+        let view = SpaceView::new(self.memory.clone(), space);
+        let what = format!("{what}: {}", describe(view.space()));
+        let release = note.release().unwrap_or("of unknown release").to_owned();
+        let symbols = match Symbols::from_note(&view, &note, &known) {
             Some(Err(why)) => {
-                self.tell(&place, format!("kallsyms where the note says: {why}"));
-                Some(why)
+                self.tell(&what, format!("kallsyms where the note says: {why}"));
+                image::symbols(&view, &known).map_err(|_| why)
             }
-            None => None,
+            Some(symbols) => symbols,
+            None => image::symbols(&view, &known),
         };
-        match image::symbols(&view, &known) {
-            Ok(symbols) => {
-                self.tell(place, format!("{}, found in the kernel's image", symbols.describe()));
-                return Some(Found { space, note: Some(note), symbols });
+        match symbols.and_then(|symbols| complete(&view, Some(note), symbols)) {
+            Ok(found) => {
+                self.tell(what, found.symbols.describe());
+                Some(found)
             }
             Err(error) => {
-                self.tell(&place, format!("kallsyms in the kernel's image: {error}"));
-                why = why.or(Some(error));
+                self.tell_unusable(what, error.context(format!("Linux {release}")));
+                None
             }
         }
-        if let Some(why) = why {
-            let release = note.release().unwrap_or("of unknown release").to_owned();
-            self.unusable.get_or_insert(why.context(format!("symbols (kallsyms) of Linux {release}")));
-        }
-        None
     }
+
+    /// The kernel that ran last, of several that lie in memory: a machine that was started again without losing its memory still
+    /// holds the kernel it ran before.
+    pub(super) fn newest(&mut self, found: Vec<Found>) -> Option<Found> {
+        let several = found.len() > 1;
+        let clock = |one: &Found| {
+            let view = SpaceView::new(self.memory.clone(), one.space.clone());
+            Clock::find(&view, &one.symbols, &one.types).and_then(|clock| clock.now()).ok()
+        };
+        let mut timed: Vec<_> = found.into_iter().map(|one| (clock(&one), one)).collect();
+        timed.sort_by_key(|(time, _)| *time);
+        let (_, newest) = timed.pop()?;
+        for (time, one) in timed {
+            let time = time.map_or("a time unknown".to_owned(), |time| format!("{} s after 1970", time.as_secs()));
+            self.tell(describe(&one.space), format!("an earlier kernel, whose clock stands at {time}"));
+        }
+        if several {
+            self.tell(describe(&newest.space), "the kernel whose clock is the latest");
+        }
+        Some(newest)
+    }
+}
+
+/// Adds types to a kernel whose space and symbols are known.
+pub(super) fn complete(view: &SpaceView, note: Option<VmcoreInfo>, symbols: Symbols) -> Result<Found> {
+    let types = read_types(view, &symbols).context(|| "types (BTF)".into())?;
+    Ok(Found { space: view.space().clone(), note, symbols, types })
+}
+
+/// Reads the BTF section, which lies between two symbols.
+fn read_types(view: &SpaceView, symbols: &Symbols) -> Result<Types> {
+    let start = symbols.address_of("__start_BTF").ok_or_else(|| {
+        unsupported(
+            "a kernel without type information",
+            "it was built without CONFIG_DEBUG_INFO_BTF, so nothing says where the members of its structures lie",
+        )
+    })?;
+    let stop = symbols.require("__stop_BTF")?;
+    let len = stop.offset_from(start).filter(|len| *len <= MAX_BTF).ok_or_else(|| Error::Corrupt {
+        what: "__stop_BTF",
+        address: stop.into(),
+        expected: format!("an address after __start_BTF ({start})").into(),
+        found: stop.to_string().into(),
+    })?;
+    Types::parse(view.read_bytes(start, len)?)
 }
 
 /// Finds a kernel.
@@ -117,25 +176,31 @@ fn attempts(search: &mut Search<'_>, options: &LinuxOptions) -> Result<Option<Fo
         return Ok(vcpu::from_root(search, root));
     }
     if let Some(MachineKind::AArch64) = search.memory.facts().machine {
-        search.tell_unusable("machine", note::unsupported("an AArch64 machine", "only x86-64 kernels are"));
+        search.tell_unusable("machine", unsupported("an AArch64 machine", "only x86-64 kernels are"));
         return Ok(None);
     }
     if let Some(text) = search.memory.facts().vmcoreinfo.clone() {
         let what = "VMCOREINFO given by the target";
-        if let Some(found) = note::confirm(search, what, &text).and_then(|note| search.from_note(what, note)) {
+        if let Some(found) = note::confirm(search, what, &text).and_then(|note| search.kernel_of_note(what, note)) {
             return Ok(Some(found));
         }
     }
     if let Some(found) = vcpu::from_registers(search) {
         return Ok(Some(found));
     }
+    let mut found: Vec<Found> = Vec::new();
     for (at, text) in note::scan(search)? {
         let what = format!("VMCOREINFO at physical {at}");
-        if let Some(found) = note::confirm(search, &what, &text).and_then(|note| search.from_note(&what, note)) {
-            return Ok(Some(found));
+        let Some(note) = note::confirm(search, &what, &text) else { continue };
+        // Each kernel has two or more copies of its note.
+        if found.len() < MAX_KERNELS && found.iter().all(|one| one.space != note.space) {
+            found.extend(search.kernel_of_note(&what, note));
         }
     }
-    blind::find(search)
+    if found.is_empty() {
+        found = blind::find(search)?;
+    }
+    Ok(search.newest(found))
 }
 
 fn memory_is_empty(search: &mut Search<'_>) -> bool {
@@ -186,9 +251,9 @@ pub(super) fn kernel_space(view: &SpaceView, symbols: &Symbols) -> Result<Addres
     Ok(space)
 }
 
-/// The symbols of a kernel whose address space is known, without anything else known of it.
-pub(super) fn symbols_and_space(view: &SpaceView) -> Result<(Symbols, AddressSpace)> {
+/// The kernel that an address space maps, without anything else known of it.
+pub(super) fn kernel_in(view: &SpaceView) -> Result<Found> {
     let symbols = image::symbols(view, &Known::default())?;
     let space = kernel_space(view, &symbols)?;
-    Ok((symbols, space))
+    complete(&SpaceView::new(view.memory().clone(), space), None, symbols)
 }

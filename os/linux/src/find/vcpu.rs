@@ -10,7 +10,7 @@ use memflow_core::{
     view::SpaceView,
 };
 
-use super::search::{Found, Search, describe, symbols_and_space};
+use super::search::{Found, Search, describe, kernel_in};
 
 /// CR0: paging is on.
 const CR0_PAGING: u64 = 1 << 31;
@@ -75,13 +75,14 @@ fn modes(registers: &X86Registers) -> Option<Vec<&'static Architecture>> {
 
 fn attempt(search: &mut Search<'_>, what: &str, space: AddressSpace) -> Option<Found> {
     let view = SpaceView::new(search.memory.clone(), space.clone());
-    match symbols_and_space(&view) {
-        Ok((symbols, own)) => {
-            search.tell(what, format!("{}; kernel's own {}; {}", describe(&space), describe(&own), symbols.describe()));
-            Some(Found { space: own, note: None, symbols })
+    match kernel_in(&view) {
+        Ok(found) => {
+            let own = describe(&found.space);
+            search.tell(what, format!("{}; kernel's own {own}; {}", describe(&space), found.symbols.describe()));
+            Some(found)
         }
         Err(error) => {
-            search.tell(what, format!("{}: {error}", describe(&space)));
+            search.tell_refused(format!("{what}: {}", describe(&space)), error);
             None
         }
     }

@@ -93,6 +93,14 @@ pub(super) fn records(
             }
         }
     }
+    if list.is_complete() && sequence != next_seq {
+        list.problems.push(Error::Corrupt {
+            what: "log",
+            address: at.into(),
+            expected: format!("{wanted} records").into(),
+            found: format!("{} bytes, which hold at most {most}", bytes.len()).into(),
+        });
+    }
     list
 }
 

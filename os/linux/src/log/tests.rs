@@ -275,6 +275,8 @@ fn damaged_record_of_an_old_kernel_ends_the_list_with_a_problem() {
     let list = read_flat(&bytes, 500, 3);
     assert!(list.items.is_empty());
     assert!(list.problems[0].to_string().contains("found the end of the buffer"), "{}", list.problems[0]);
+    let list = read_flat(&bytes[..16], 0, u64::MAX - 40);
+    assert!(list.problems[0].to_string().contains("16 bytes"), "{}", list.problems[0]);
 }
 
 #[test]

@@ -167,7 +167,8 @@ impl Symbols {
                         symbols.into_names()
                     }
                 },
-                Err((why, names)) => {
+                Err(refusal) => {
+                    let (why, names) = *refusal;
                     refused.push(format!("{choice}: {why}"));
                     names
                 }

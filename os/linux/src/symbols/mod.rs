@@ -6,6 +6,8 @@ mod kallsyms;
 mod locate;
 mod module;
 mod structure;
+#[cfg(test)]
+pub(crate) mod synthetic;
 mod table;
 #[cfg(test)]
 mod tests;

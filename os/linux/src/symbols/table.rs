@@ -43,9 +43,9 @@ impl fmt::Debug for Symbols {
 
 impl Symbols {
     /// Joins names and values. `at` is the address of the values, for errors; the names come back with an error.
-    pub(super) fn new(at: VirtAddr, names: Names, values: Values) -> Result<Self, (Error, Names)> {
+    pub(super) fn new(at: VirtAddr, names: Names, values: Values) -> Result<Self, Box<(Error, Names)>> {
         if let Err(error) = check_order(at, &names, &values) {
-            return Err((error, names));
+            return Err(Box::new((error, names)));
         }
         let size = names.hashes().len().next_power_of_two();
         let mut buckets = vec![NONE; size];

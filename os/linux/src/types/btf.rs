@@ -23,7 +23,7 @@ use crate::bytes::Bytes;
 /// First two bytes of a section, little-endian.
 const MAGIC: u16 = 0xeb9f;
 /// Length of the header that every version has.
-pub(crate) const HEADER_LEN: u64 = 24;
+const HEADER_LEN: u64 = 24;
 /// Length of a type record before its kind's own data.
 const RECORD_LEN: u64 = 12;
 
@@ -144,7 +144,7 @@ struct Header {
 
 fn corrupt(offset: u64, expected: impl Into<Cow<'static, str>>, found: impl Into<Cow<'static, str>>) -> Error {
     Error::Corrupt {
-        what: "BTF, at offset",
+        what: "BTF section",
         address: VirtAddr::new(offset).into(),
         expected: expected.into(),
         found: found.into(),

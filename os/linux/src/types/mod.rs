@@ -5,7 +5,8 @@
 mod btf;
 mod layout;
 #[cfg(test)]
+pub(crate) mod synthetic;
+#[cfg(test)]
 mod tests;
 
-pub(crate) use self::btf::HEADER_LEN;
 pub use self::layout::{Field, Types};

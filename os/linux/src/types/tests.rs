@@ -1,102 +1,8 @@
-//! Type information built record by record, read back.
-//!
-//! The builder is written from Linux `Documentation/bpf/btf.rst` and shares nothing with the reader. Expected offsets are those that
-//! a C compiler gives the structures in the comments.
+//! Type information of every kind, read back. Expected offsets are those that a C compiler gives the structures in the comments.
 
 use memflow_core::Error;
 
-use super::{Field, Types};
-
-/// A section under construction. Each method returns the id of the type it made.
-struct Builder {
-    types: Vec<u8>,
-    strings: Vec<u8>,
-    count: u32,
-}
-
-/// Name, type, offset in bits, width in bits if it is a bit-field.
-type Member<'a> = (&'a str, u32, u32, u32);
-
-impl Builder {
-    fn new() -> Self {
-        Self { types: Vec::new(), strings: vec![0], count: 0 }
-    }
-
-    fn name(&mut self, name: &str) -> u32 {
-        if name.is_empty() {
-            return 0;
-        }
-        let at = self.strings.len() as u32;
-        self.strings.extend(name.as_bytes());
-        self.strings.push(0);
-        at
-    }
-
-    fn words(&mut self, words: &[u32]) {
-        self.types.extend(words.iter().flat_map(|word| word.to_le_bytes()));
-    }
-
-    fn record(&mut self, name: &str, kind: u32, flag: bool, vlen: usize, size_or_type: u32, data: &[u32]) -> u32 {
-        let name = self.name(name);
-        self.words(&[name, u32::from(flag) << 31 | kind << 24 | vlen as u32, size_or_type]);
-        self.words(data);
-        self.count += 1;
-        self.count
-    }
-
-    fn int(&mut self, name: &str, bytes: u32, bits: u32) -> u32 {
-        self.record(name, 1, false, 0, bytes, &[bits])
-    }
-
-    fn pointer(&mut self, to: u32) -> u32 {
-        self.record("", 2, false, 0, to, &[])
-    }
-
-    fn array(&mut self, element: u32, index: u32, count: u32) -> u32 {
-        self.record("", 3, false, 0, 0, &[element, index, count])
-    }
-
-    fn aggregate(&mut self, kind: u32, name: &str, size: u32, members: &[Member<'_>]) -> u32 {
-        let flag = members.iter().any(|member| member.3 != 0);
-        let data: Vec<u32> = members
-            .iter()
-            .flat_map(|(name, id, bit, width)| [self.name(name), *id, if flag { width << 24 | bit } else { *bit }])
-            .collect();
-        self.record(name, kind, flag, members.len(), size, &data)
-    }
-
-    fn structure(&mut self, name: &str, size: u32, members: &[Member<'_>]) -> u32 {
-        self.aggregate(4, name, size, members)
-    }
-
-    fn union(&mut self, name: &str, size: u32, members: &[Member<'_>]) -> u32 {
-        self.aggregate(5, name, size, members)
-    }
-
-    fn modifier(&mut self, kind: u32, name: &str, to: u32) -> u32 {
-        self.record(name, kind, false, 0, to, &[])
-    }
-
-    fn section(&self) -> Vec<u8> {
-        self.section_with_header(24)
-    }
-
-    fn section_with_header(&self, header: u32) -> Vec<u8> {
-        let types = self.types.len() as u32;
-        let mut bytes = vec![0x9f, 0xeb, 1, 0];
-        for word in [header, 0, types, types, self.strings.len() as u32] {
-            bytes.extend(word.to_le_bytes());
-        }
-        bytes.resize(header as usize, 0xee);
-        bytes.extend(&self.types);
-        bytes.extend(&self.strings);
-        bytes
-    }
-
-    fn types(&self) -> Types {
-        Types::parse(self.section()).unwrap()
-    }
-}
+use super::{Field, Types, synthetic::Builder};
 
 fn at(offset: u64, size: u64) -> Option<Field> {
     Some(Field { offset, size, bits: None })
@@ -166,7 +72,7 @@ fn everything() -> Builder {
 
 #[test]
 fn every_kind_is_read_and_members_lie_where_a_compiler_puts_them() {
-    let types = everything().types();
+    let types = Types::parse(everything().section()).unwrap();
     assert_eq!(types.find_field("task", "usage"), at(0, 4));
     assert_eq!(types.find_field("task", "usage.counter"), at(0, 4));
     assert_eq!(types.find_field("task", "sibling"), at(8, 16));
@@ -189,7 +95,7 @@ fn every_kind_is_read_and_members_lie_where_a_compiler_puts_them() {
 
 #[test]
 fn constants_keep_their_sign_and_width() {
-    let types = everything().types();
+    let types = Types::parse(everything().section()).unwrap();
     assert_eq!(types.enum_value("level", "MINUS_ONE"), Some(-1));
     assert_eq!(types.enum_value("level", "PLUS"), Some(7));
     assert_eq!(types.enum_value("", "BIG"), Some(0xffff_ffff));
@@ -202,7 +108,7 @@ fn constants_keep_their_sign_and_width() {
 
 #[test]
 fn what_does_not_exist_is_named() {
-    let types = everything().types();
+    let types = Types::parse(everything().section()).unwrap();
     for path in ["", ".", "comm.", "nothing", "usage.nothing", "mem[3].base", "mem[x].base", "mem[", "comm[0][0]"] {
         let error = types.field("task", path).unwrap_err();
         assert_eq!(error.to_string(), format!("no field task.{path} in this target"));
@@ -221,7 +127,7 @@ fn old_bit_fields_are_described_by_their_integer() {
     let narrow = b.record("unsigned int", 1, false, 0, 4, &[3]);
     let shifted = b.record("unsigned int", 1, false, 0, 4, &[2 << 16 | 4]);
     b.structure("old", 8, &[("narrow", narrow, 5, 0), ("shifted", shifted, 32, 0)]);
-    let types = b.types();
+    let types = Types::parse(b.section()).unwrap();
     assert_eq!(types.find_field("old", "narrow"), Some(Field { offset: 0, size: 1, bits: Some((5, 3)) }));
     assert_eq!(types.find_field("old", "shifted"), Some(Field { offset: 4, size: 1, bits: Some((2, 4)) }));
 }
@@ -233,7 +139,7 @@ fn structures_of_one_name_are_all_searched() {
     b.modifier(8, "thing", int);
     b.structure("thing", 4, &[("first", int, 0, 0)]);
     b.structure("thing", 8, &[("second", int, 32, 0)]);
-    let types = b.types();
+    let types = Types::parse(b.section()).unwrap();
     assert_eq!(types.find_field("thing", "first"), at(0, 4));
     assert_eq!(types.find_field("thing", "second"), at(4, 4));
 }
@@ -256,7 +162,7 @@ fn types_that_refer_to_themselves_end() {
     b.structure("nest", 8, &[("", own, 0, 0), ("", own, 32, 0), ("found", int, 0, 0)]);
     b.array(own + 1, int, 2);
     b.structure("holder", 8, &[("loop", own + 1, 0, 0)]);
-    let types = b.types();
+    let types = Types::parse(b.section()).unwrap();
     assert!(types.size_of("self").is_err());
     assert!(types.size_of("ping").is_err());
     assert_eq!(types.find_field("nest", "missing"), None);
