@@ -27,7 +27,9 @@ use crate::{
 };
 
 /// Modules of one kernel; distributions ship a few thousand.
-const MAX_MODULES: u64 = 1 << 16;
+const MAX_MODULES: u64 = 1 << 14;
+/// Users of all modules together.
+const MAX_USERS: u64 = 1 << 18;
 /// Kinds of memory that a module can have (`MOD_MEM_NUM_TYPES` is 7).
 const MAX_PARTS: u64 = 64;
 
@@ -154,9 +156,11 @@ pub(crate) fn modules(view: &dyn MemoryView, layout: &ModuleLayout, head: VirtAd
     listing.items.retain(|module| !unformed.contains(&module.info.address));
     let names: HashMap<VirtAddr, String> =
         listing.items.iter().map(|module| (module.info.address, module.info.name.clone())).collect();
+    let mut left = MAX_USERS;
     for module in &mut listing.items {
         let (Some(users), Some(head)) = (layout.users, module.users) else { continue };
-        let list = List { what: "users of a module", head, node: users.node, span: users.span, limit: MAX_MODULES };
+        let list =
+            List { what: "users of a module", head, node: users.node, span: users.span, limit: left.min(MAX_MODULES) };
         let found = list::collect(view, list, |record| {
             let user = record.pointer(users.source)?;
             match names.get(&user) {
@@ -164,6 +168,7 @@ pub(crate) fn modules(view: &dyn MemoryView, layout: &ModuleLayout, head: VirtAd
                 None => Record::read(view, user, layout.span)?.text(layout.name),
             }
         });
+        left = left.saturating_sub(u64::try_from(found.items.len()).unwrap_or(left));
         module.info.used_by = found.items;
         let name = &module.info.name;
         listing.problems.extend(found.problems.into_iter().map(|error| error.context(format!("module {name}"))));

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use memflow_core::{
     MemoryView, VirtAddr,
     error::{Result, ResultExt},
-    memory::PhysicalMemory,
+    memory::{Liveness, PhysicalMemory},
     os::{KernelInfo, Listing, LogRecord, ModuleInfo, Os, Process, ProcessInfo, SymbolInfo},
     paging::AddressSpace,
 };
@@ -22,6 +22,9 @@ use crate::{
     task::{self, TaskLayout},
     vfs::{DynamicNames, Vfs, VfsLayout},
 };
+
+/// Looks at a list of a running system before its problems are taken for real.
+const LIVE_LOOKS: u32 = 3;
 
 /// A recognised Linux.
 #[derive(Debug)]
@@ -75,8 +78,30 @@ impl System {
 
     fn modules(&self) -> Result<Listing<Module>> {
         let Kernel { types, symbols, view, .. } = &self.kernel;
+        if !types.has("module") {
+            // A kernel without loadable modules only knows that there is such a structure.
+            return Ok(Listing::new());
+        }
         let layout = derived(&self.modules, || ModuleLayout::new(types))?;
-        Ok(modules::modules(view, layout, symbols.require("modules")?))
+        let head = symbols.require("modules")?;
+        self.settled(|| Ok(modules::modules(view, layout, head)))
+    }
+
+    /// A listing without problems, if one of a few looks gives it; else the last. What changes while it is read looks damaged for a
+    /// moment; a snapshot is looked at once.
+    pub(crate) fn settled<T>(&self, look: impl Fn() -> Result<Listing<T>>) -> Result<Listing<T>> {
+        let looks = match self.kernel.memory.metadata().liveness {
+            Liveness::Live => LIVE_LOOKS,
+            Liveness::Frozen => 1,
+        };
+        let mut listing = look();
+        for _ in 1..looks {
+            if listing.as_ref().is_ok_and(Listing::is_complete) {
+                break;
+            }
+            listing = look();
+        }
+        listing
     }
 }
 
@@ -128,7 +153,8 @@ impl Os for LinuxOs {
 
     fn processes(&self) -> Result<Listing<ProcessInfo>> {
         let System { kernel, tasks, init_task, .. } = &*self.system;
-        Ok(task::processes(&kernel.view, tasks, *init_task, &|pgd| self.system.root_of(pgd)))
+        let root_of = |pgd| self.system.root_of(pgd);
+        self.system.settled(|| Ok(task::processes(&kernel.view, tasks, *init_task, &root_of)))
     }
 
     fn open(&self, process: &ProcessInfo) -> Result<Box<dyn Process>> {

@@ -155,11 +155,11 @@ impl Process for LinuxProcess {
             let (layout, names) = (self.system.mm_layout()?, self.system.name_sources()?);
             Ok(mm::memory_map(&self.system.kernel.view, layout, names, &mut vfs, &mm, root))
         };
-        self.named("memory map", map())
+        self.named("memory map", self.system.settled(map))
     }
 
     fn threads(&self) -> Result<Listing<ThreadInfo>> {
         let threads = || task::threads(&self.system.kernel.view, &self.system.tasks, &self.task()?);
-        self.named("threads", threads())
+        self.named("threads", self.system.settled(threads))
     }
 }

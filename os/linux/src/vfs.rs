@@ -32,6 +32,9 @@ const MAX_STEPS: u64 = 4096;
 /// Longest name of an entry that is taken; file systems allow 255 bytes.
 const MAX_NAME: u64 = 4096;
 
+/// Bytes of one path.
+const MAX_PATH: usize = 64 << 10;
+
 /// Bits of `file.f_mode` that have meant "the file behind a file of a stacked file system" (`FMODE_BACKING`): bit 25 from Linux 6.5,
 /// bit 24 from 6.12. They are macros, which the type information does not hold.
 const FMODE_BACKING: u64 = 1 << 25 | 1 << 24;
@@ -288,6 +291,7 @@ impl<'a> Vfs<'a> {
         let mut names: Vec<String> = Vec::new();
         let mut at = place;
         let mut steps = 0;
+        let mut len: usize = 0;
         while Some(at) != root {
             if steps >= MAX_STEPS {
                 return Err(Error::Limit { what: "path", address: place.dentry.into(), limit: MAX_STEPS });
@@ -308,6 +312,11 @@ impl<'a> Vfs<'a> {
                 names.clear();
                 break;
             }
+            len = len.saturating_add(dentry.name.len()).saturating_add(1);
+            if len > MAX_PATH {
+                let limit = u64::try_from(MAX_PATH).unwrap_or(u64::MAX);
+                return Err(Error::Limit { what: "path", address: place.dentry.into(), limit });
+            }
             names.push(dentry.name);
             at.dentry = dentry.parent;
         }
@@ -325,22 +334,21 @@ impl<'a> Vfs<'a> {
 
     fn made_up_name(&self, function: VirtAddr, at: VirtAddr, dentry: &Dentry) -> Result<String> {
         let inode = || Record::read(self.view, dentry.inode, self.layout.inode)?.number(self.layout.inode_number);
-        let function = Some(function);
-        if function == self.names.simple {
+        let is = |known| Some(function) == known;
+        if is(self.names.simple) {
             Ok(format!("/{} (deleted)", dentry.name))
-        } else if function == self.names.anonymous {
+        } else if is(self.names.anonymous) {
             Ok(format!("anon_inode:{}", dentry.name))
-        } else if function == self.names.pipe {
+        } else if is(self.names.pipe) {
             Ok(format!("pipe:[{}]", inode()?))
-        } else if function == self.names.socket {
+        } else if is(self.names.socket) {
             Ok(format!("socket:[{}]", inode()?))
         } else {
             Err(Error::Unsupported {
                 what: format!("the name of the directory entry at {at}"),
                 why: format!(
                     "the kernel's function at {} makes it up; the entry itself is called \"{}\"",
-                    function.unwrap_or_default(),
-                    dentry.name
+                    function, dentry.name
                 ),
             })
         }
@@ -402,4 +410,4 @@ impl<'a> Vfs<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -21,8 +21,8 @@ use memflow_core::{
 use super::Mm;
 
 /// The kernel takes at most 6 MiB of arguments and environment (three quarters of 8 MiB, fs/exec.c); a process can point elsewhere
-/// later, so more is taken, but not without limit.
-const MAX_LEN: u64 = 64 << 20;
+/// later, so a little more is taken.
+const MAX_LEN: u64 = 8 << 20;
 /// A title that a process wrote over its arguments ends after this many bytes (one page in the kernel's reader).
 const MAX_TITLE: u64 = 4096;
 
@@ -67,7 +67,80 @@ fn strings(bytes: &[u8]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::arithmetic_side_effects, clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
+    use crate::testing::Memory;
+
+    /// Arguments at 0x1000, the environment right behind them.
+    fn mm(arguments: u64, environment: u64) -> Mm {
+        let at = VirtAddr::new;
+        Mm {
+            exe_file: at(0),
+            arg_start: at(0x1000),
+            arg_end: at(0x1000 + arguments),
+            env_start: at(0x1000 + arguments),
+            env_end: at(0x1000 + arguments + environment),
+            start_brk: at(0),
+            brk: at(0),
+            start_stack: at(0),
+            has_vsyscall: false,
+            vma_root: at(0),
+        }
+    }
+
+    fn put(bytes: &[u8]) -> Memory {
+        let mut memory = Memory::default();
+        memory.put(0x1000, bytes);
+        memory
+    }
+
+    #[test]
+    fn arguments_and_environment_are_split_at_zeros() {
+        let memory = put(b"sh\0-c\0\0HOME=/\0A=b c\0");
+        let mm = mm(7, 13);
+        assert_eq!(command_line(&memory, &mm).unwrap(), ["sh", "-c", ""]);
+        assert_eq!(environment(&memory, &mm).unwrap(), ["HOME=/", "A=b c"]);
+    }
+
+    #[test]
+    fn title_written_over_the_arguments_ends_at_its_zero() {
+        // Six bytes of arguments, the title goes on into the environment.
+        let memory = put(b"daemon: ready\0rest\0");
+        assert_eq!(command_line(&memory, &mm(6, 13)).unwrap(), ["daemon: ready"]);
+        // Without an environment behind them it ends with the arguments.
+        let apart = Mm { env_start: VirtAddr::new(0x9000), env_end: VirtAddr::new(0x9010), ..mm(6, 0) };
+        assert_eq!(command_line(&memory, &apart).unwrap(), ["daemon"]);
+        // Nor does an environment that ends before it starts add to it.
+        let turned = Mm { env_end: VirtAddr::new(0x800), ..mm(6, 0) };
+        assert_eq!(command_line(&memory, &turned).unwrap(), ["daemon"]);
+    }
+
+    #[test]
+    fn title_is_read_for_one_page_at_most() {
+        let memory = put(&[b'x'; 0x3000]);
+        assert_eq!(command_line(&memory, &mm(0x2000, 0x1000)).unwrap(), ["x".repeat(0x1000)]);
+    }
+
+    #[test]
+    fn process_without_arguments_has_none() {
+        let memory = put(b"");
+        assert!(command_line(&memory, &mm(0, 0)).unwrap().is_empty());
+        assert!(environment(&memory, &mm(0, 0)).unwrap().is_empty());
+        let not_started = Mm { env_end: VirtAddr::new(0), ..mm(8, 0) };
+        assert!(command_line(&memory, &not_started).unwrap().is_empty());
+        let turned = Mm { arg_end: VirtAddr::new(0x800), ..mm(0, 0) };
+        assert!(command_line(&memory, &turned).unwrap().is_empty());
+    }
+
+    #[test]
+    fn hostile_lengths_and_missing_pages_are_errors() {
+        let memory = put(b"sh\0");
+        assert!(matches!(command_line(&memory, &mm(1 << 40, 0)), Err(Error::Limit { .. })));
+        assert!(matches!(environment(&memory, &mm(0, u64::MAX >> 1)), Err(Error::Limit { .. })));
+        assert!(command_line(&memory, &mm(0x100, 0)).is_err());
+        assert!(environment(&memory, &mm(3, 8)).is_err());
+    }
 
     #[test]
     fn empty_arguments_are_kept() {

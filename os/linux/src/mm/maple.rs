@@ -32,6 +32,10 @@ use crate::{
 const MAX_HEIGHT: usize = 31;
 /// Nodes of one tree. Each holds about ten entries, and the kernel's own limit on a process' regions is 2^16 by default.
 const MAX_NODES: u64 = 1 << 20;
+/// Entries of one tree.
+const MAX_ENTRIES: usize = 1 << 21;
+/// Nodes read with one batch; larger levels take several, so that what is held at a time stays small.
+const BATCH: usize = 4096;
 /// Nodes are aligned to 256 bytes; the low bits of a pointer to one hold its type.
 const NODE_MASK: u64 = 0xff;
 /// Entries below this, with bit 1 set, are marks of the tree itself.
@@ -107,13 +111,20 @@ pub(super) fn entries(view: &dyn MemoryView, layout: &MapleLayout, root: VirtAdd
                 false
             }
         });
-        let records =
-            read_each(view, level.iter().map(|node| (VirtAddr::new(node.value.as_u64() & !NODE_MASK), layout.node)));
         let mut next = Vec::new();
-        for (node, record) in level.iter().zip(records) {
-            let into = if is_leaf(node.value) { &mut found.items } else { &mut next };
-            if let Err(error) = record.and_then(|record| decode(layout, node, &record, into)) {
-                found.problems.push(error);
+        for nodes in level.chunks(BATCH) {
+            let at = |node: &NodeRef| (VirtAddr::new(node.value.as_u64() & !NODE_MASK), layout.node);
+            for (node, record) in nodes.iter().zip(read_each(view, nodes.iter().map(at))) {
+                let into = if is_leaf(node.value) { &mut found.items } else { &mut next };
+                if let Err(error) = record.and_then(|record| decode(layout, node, &record, into)) {
+                    found.problems.push(error);
+                }
+            }
+            if found.items.len() > MAX_ENTRIES || next.len() > MAX_ENTRIES {
+                let limit = u64::try_from(MAX_ENTRIES).unwrap_or(u64::MAX);
+                found.problems.push(Error::Limit { what: "maple tree", address: root.into(), limit });
+                next.clear();
+                break;
             }
         }
         if next.is_empty() {

@@ -41,6 +41,8 @@ const VM_MAYSHARE: u64 = 0x80;
 
 /// Longest name of a region: `ANON_VMA_NAME_MAX_LEN` is 80.
 const MAX_NAME: usize = 256;
+/// Bytes of all paths of one map: each of a million regions could be of another file with a long path.
+const MAX_PATHS: usize = 256 << 20;
 /// `vsyscall_mode` of a kernel that was told to have no vsyscall page.
 const VSYSCALL_NONE: u32 = 2;
 
@@ -108,7 +110,7 @@ pub(crate) fn memory_map(
     let mut listing = Listing { items: Vec::new(), problems: vmas.problems };
     let files: Vec<VirtAddr> = vmas.items.iter().map(|vma| vma.file).filter(|file| !file.is_null()).collect();
     let mut files = vfs.open_files(&files).into_iter();
-    let mut names = Names { view, layout, sources, mm, operations: HashMap::new() };
+    let mut names = Names { view, layout, sources, mm, operations: HashMap::new(), paths: 0 };
     for vma in &vmas.items {
         let kind = if vma.file.is_null() {
             names.without_file(vma)
@@ -158,11 +160,13 @@ struct Names<'a> {
     mm: &'a Mm,
     /// The function that names regions with these operations.
     operations: HashMap<VirtAddr, VirtAddr>,
+    /// Bytes of paths given out.
+    paths: usize,
 }
 
 impl Names<'_> {
     fn with_file(
-        &self,
+        &mut self,
         vma: &Vma,
         file: &OpenFile,
         vfs: &mut Vfs<'_>,
@@ -171,7 +175,7 @@ impl Names<'_> {
     ) -> Result<RegionKind> {
         let path = match self.given_name(vma)? {
             Some(name) => format!("[anon_shmem:{name}]"),
-            None => vfs.path(file.place, root).unwrap_or_else(|error| {
+            None => self.path(file.place, vfs, root).unwrap_or_else(|error| {
                 problems.push(error.context(format!("path of region {}", vma.range)));
                 String::new()
             }),
@@ -184,6 +188,16 @@ impl Names<'_> {
             device_major: file.device >> 20,
             device_minor: file.device & 0x000f_ffff,
         })
+    }
+
+    fn path(&mut self, place: Place, vfs: &mut Vfs<'_>, root: Option<Place>) -> Result<String> {
+        if self.paths > MAX_PATHS {
+            let limit = u64::try_from(MAX_PATHS).unwrap_or(u64::MAX);
+            return Err(Error::Limit { what: "paths of a memory map", address: self.mm.vma_root.into(), limit });
+        }
+        let path = vfs.path(place, root)?;
+        self.paths = self.paths.saturating_add(path.len());
+        Ok(path)
     }
 
     fn without_file(&mut self, vma: &Vma) -> Result<RegionKind> {
@@ -241,20 +255,4 @@ impl Names<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heap_rule_follows_the_release() {
-        assert_eq!(HeapEdge::of_release("6.1.0-18-amd64"), HeapEdge::Touches);
-        assert_eq!(HeapEdge::of_release("5.10.0"), HeapEdge::Touches);
-        assert_eq!(HeapEdge::of_release("6.12.9+bpo-amd64"), HeapEdge::Overlaps);
-        assert_eq!(HeapEdge::of_release("7.2-rc1"), HeapEdge::Overlaps);
-    }
-
-    #[test]
-    fn sharing_is_what_a_region_may_do() {
-        assert_eq!(permissions(VM_READ | VM_MAYSHARE).to_string(), "r--s");
-        assert_eq!(permissions(VM_READ | VM_EXEC).to_string(), "r-xp");
-    }
-}
+mod tests;

@@ -26,7 +26,9 @@ use crate::{
 };
 
 /// Regions of one address space, where they are a list. The kernel's own limit is 2^16 by default and 2^20 on some systems.
-const MAX_REGIONS: u64 = 1 << 22;
+const MAX_REGIONS: u64 = 1 << 21;
+/// Regions read with one batch.
+const BATCH: usize = 4096;
 
 /// Where the fields of a region lie, and how all of them are reached.
 #[derive(Clone, Debug)]
@@ -186,23 +188,25 @@ pub(super) fn all(view: &dyn MemoryView, layout: &VmaLayout, root: VirtAddr) -> 
 fn from_tree(view: &dyn MemoryView, layout: &VmaLayout, maple: &MapleLayout, root: VirtAddr) -> Listing<Vma> {
     let entries = maple::entries(view, maple, root);
     let mut listing = Listing { items: Vec::new(), problems: entries.problems };
-    let records = read_each(view, entries.items.iter().map(|entry| (entry.value, layout.span)));
-    for (entry, record) in entries.items.iter().zip(records) {
-        match record.and_then(|record| Vma::parse(layout, &record)) {
-            Ok(vma) => {
-                if vma.range.start().as_u64() != entry.first
-                    || vma.range.last().map(VirtAddr::as_u64) != Some(entry.last)
-                {
-                    listing.problems.push(Error::Corrupt {
-                        what: "vm_area_struct",
-                        address: entry.value.into(),
-                        expected: format!("{:#x}-{:#x}, as the tree says", entry.first, entry.last).into(),
-                        found: vma.range.to_string().into(),
-                    });
+    for chunk in entries.items.chunks(BATCH) {
+        let records = read_each(view, chunk.iter().map(|entry| (entry.value, layout.span)));
+        for (entry, record) in chunk.iter().zip(records) {
+            match record.and_then(|record| Vma::parse(layout, &record)) {
+                Ok(vma) => {
+                    if vma.range.start().as_u64() != entry.first
+                        || vma.range.last().map(VirtAddr::as_u64) != Some(entry.last)
+                    {
+                        listing.problems.push(Error::Corrupt {
+                            what: "vm_area_struct",
+                            address: entry.value.into(),
+                            expected: format!("{:#x}-{:#x}, as the tree says", entry.first, entry.last).into(),
+                            found: vma.range.to_string().into(),
+                        });
+                    }
+                    listing.items.push(vma);
                 }
-                listing.items.push(vma);
+                Err(error) => listing.problems.push(error),
             }
-            Err(error) => listing.problems.push(error),
         }
     }
     listing

@@ -1,5 +1,6 @@
 #![allow(
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
     clippy::unwrap_used,

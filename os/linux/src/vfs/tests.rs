@@ -13,7 +13,8 @@ const SIMPLE: u64 = 0xf000_0001;
 const ANONYMOUS: u64 = 0xf000_0002;
 const SOCKET: u64 = 0xf000_0004;
 
-const STRUCTURES: &[Structure] = &[
+/// The structures that paths are walked through.
+pub(crate) const STRUCTURES: &[Structure] = &[
     ("path", 16, &[("mnt", 0, Of::Bytes(8)), ("dentry", 8, Of::Bytes(8))]),
     ("qstr", 16, &[("len", 4, Of::Bytes(4)), ("name", 8, Of::Bytes(8))]),
     ("hlist_bl_node", 16, &[("next", 0, Of::Bytes(8)), ("pprev", 8, Of::Bytes(8))]),
@@ -196,6 +197,18 @@ fn mounts_that_point_in_a_circle_end_at_the_limit() {
 }
 
 #[test]
+fn path_of_absurd_length_is_refused() {
+    let mut tree = tree();
+    let name = "n".repeat(255);
+    for index in 0..300 {
+        let at = 0x40_0000 + index * 0x2_0000;
+        dentry(&mut tree.memory, at, if index == 0 { ROOT } else { at - 0x2_0000 }, &name);
+    }
+    assert_eq!(in_root(&tree, 0x40_0000 + 199 * 0x2_0000).unwrap().len(), 200 * 256);
+    assert!(matches!(in_root(&tree, 0x40_0000 + 299 * 0x2_0000), Err(Error::Limit { what: "path", .. })));
+}
+
+#[test]
 fn hostile_length_of_a_name_is_refused() {
     let mut tree = tree();
     tree.memory.put_u32(BIN + 0x24, u32::MAX);
@@ -230,7 +243,7 @@ fn stacked_file_shows_the_path_that_the_user_opened() {
     tree.memory.zero(0x4000, 0x90).put_u64(0x4040, tree.run.as_u64()).put_u64(0x4048, APP).put_u64(0x4050, APP + 0x200);
     tree.memory.put_u64(0x4080, tree.root.mnt.as_u64()).put_u64(0x4088, TOOL);
     let layout = VfsLayout::new(&types(STRUCTURES)).unwrap();
-    let mut place_of = |mode: u32, memory: &mut Memory| {
+    let place_of = |mode: u32, memory: &mut Memory| {
         memory.put_u32(0x4008, mode);
         Vfs::new(memory, &layout, DynamicNames::default())
             .open_files(&[VirtAddr::new(0x4000)])
