@@ -19,7 +19,7 @@ use crate::{
 #[command(after_help = "\
 Lines are those of dmesg: [seconds since boot] text. Records of several lines are shown with all of them.
 
-JSON: {\"records\": [{sequence, time, level, facility, text}], \"problems\": […]}; time in seconds, level and facility as
+JSON: {\"records\": [{sequence, time, level, facility, text}], \"problems\": […]}; time in seconds, level and facility as \
 numbers of syslog.")]
 pub(crate) struct DmesgArgs {
     #[command(flatten)]

@@ -16,7 +16,7 @@ use crate::{
 /// Arguments of `memflow modules`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Columns: BASE where the module's code starts, SIZE its bytes in memory, STATE in the kernel's words, USED BY the modules that
+Columns: BASE where the module's code starts, SIZE its bytes in memory, STATE in the kernel's words, USED BY the modules that \
 need it.
 
 JSON: {\"modules\": [{name, base, size, state, used_by, address}], \"problems\": […]}.")]

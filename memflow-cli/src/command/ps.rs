@@ -21,13 +21,13 @@ use crate::{
 /// Arguments of `memflow ps`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Columns: UID effective user id; ST state (R running, S sleeping, D waiting on a device, T stopped, t traced, Z ended, I idle
-kernel thread); THR threads; START time from boot to the start, as [[days-]hours:]minutes:seconds. Kernel threads are in
-[brackets]. With --long, EXE is the path of the executable and COMMAND the command line; - where there is none, ? where it
+Columns: UID effective user id; ST state (R running, S sleeping, D waiting on a device, T stopped, t traced, Z ended, I idle \
+kernel thread); THR threads; START time from boot to the start, as [[days-]hours:]minutes:seconds. Kernel threads are in \
+[brackets]. With --long, EXE is the path of the executable and COMMAND the command line; - where there is none, ? where it \
 cannot be read.
 
-JSON: {\"processes\": [{pid, parent_pid, uid, gid, state, threads, start_time, name, kernel_thread, address,
-page_table_root, executable, command_line}], \"problems\": […]}; start_time in seconds; executable and command_line with
+JSON: {\"processes\": [{pid, parent_pid, uid, gid, state, threads, start_time, name, kernel_thread, address, \
+page_table_root, executable, command_line}], \"problems\": […]}; start_time in seconds; executable and command_line with \
 --long only.")]
 pub(crate) struct PsArgs {
     #[command(flatten)]

@@ -37,11 +37,11 @@ const NAMED_GAPS: usize = 8;
 /// Arguments of `memflow read`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-ADDR is a number (decimal, or hexadecimal with 0x) or a kernel symbol with an offset: linux_banner, init_task+0x10.
+ADDR is a number (decimal, or hexadecimal with 0x) or a kernel symbol with an offset: linux_banner, init_task+0x10. \
 LEN is a number with an optional unit: B, KiB, MiB, GiB.
 Bytes that cannot be read are ?? in the dump; why is said on standard error, and the exit code is 1.
 
-JSON: {\"address\", \"length\", \"bytes\": hexadecimal digits (?? where unreadable), \"gaps\": [{start, length, reason}],
+JSON: {\"address\", \"length\", \"bytes\": hexadecimal digits (?? where unreadable), \"gaps\": [{start, length, reason}], \
 \"problems\": […]}; with --string: {\"address\", \"text\", \"bytes\", \"problems\"}.")]
 pub(crate) struct ReadArgs {
     #[command(flatten)]

@@ -22,7 +22,7 @@ use crate::{
 /// Arguments of `memflow symbols`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Lines are those of /proc/kallsyms: address, type letter as nm prints it, name, and the [module] if it is not the kernel's.
+Lines are those of /proc/kallsyms: address, type letter as nm prints it, name, and the [module] if it is not the kernel's. \
 With --at, the symbol at or before the address, and the distance.
 
 JSON: {\"symbols\": [{name, address, type, module, offset}], \"problems\": […]}; offset with --at only.")]
