@@ -9,13 +9,13 @@ use crate::{command, output::Verbosity, target::TargetArgs};
 
 /// What the help says below the options.
 const AFTER_HELP: &str = "\
-TARGET is `demo` (a small Linux machine inside this program) or a file: a raw image, a LiME or ELF core dump, each also
+TARGET is `demo` (a small Linux machine inside this program) or a file: a raw image, a LiME or ELF core dump, each also \
 compressed with gzip or zstd, or the file behind a running VM's memory. A file that is called demo is written ./demo.
 
-Exit codes: 0 everything that was asked for; 1 something asked for is missing, unreadable or incomplete; 2 wrong usage;
+Exit codes: 0 everything that was asked for; 1 something asked for is missing, unreadable or incomplete; 2 wrong usage; \
 3 the target cannot be opened, or no operating system was recognised; 4 the output cannot be written; 130 Ctrl-C.
 
-Environment: MEMFLOW_LOG sets the log on standard error (error, warn, info, debug, trace, or module=level,…);
+Environment: MEMFLOW_LOG sets the log on standard error (error, warn, info, debug, trace, or module=level,…); \
 NO_COLOR turns colours off.";
 
 /// Look into the memory of machines and their snapshots.

@@ -21,6 +21,10 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// Installs the handler.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that may end the process: what is unfinished is known here"
+)]
 pub(crate) fn install() {
     let installed = ctrlc::set_handler(|| {
         let unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);

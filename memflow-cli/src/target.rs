@@ -25,7 +25,7 @@ const DEMO: &str = "demo";
 static DEMO_IMAGE: &[u8] = include_bytes!("../demo/demo.elf.zst");
 
 /// The target on the command line.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Default, Debug)]
 pub(crate) struct TargetArgs {
     /// `demo`, or a file with a machine's memory
     target: PathBuf,

@@ -4,6 +4,8 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks on its streams")]
 
 mod guests;
+mod test;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -16,6 +18,10 @@ struct Task {
 
 /// Every task, in the order of the help.
 const TASKS: &[Task] = &[
+    Task { name: "test", help: "everything: format, tidy, clippy, documentation, tests, real guests", run: test::test },
+    Task { name: "ci", help: "what the CI runs: `test`, and `deny` if cargo-deny is installed", run: test::ci },
+    Task { name: "tidy", help: "rules of the project that no other tool checks", run: tidy::tidy },
+    Task { name: "deny", help: "licences and advisories of the dependencies", run: test::deny },
     Task { name: "guests", help: "prepare real guests for tests; --list shows them", run: guests::guests },
     Task { name: "demo", help: "make the committed demo snapshot anew", run: guests::demo },
 ];

@@ -19,7 +19,7 @@ use crate::{
 #[command(after_help = "\
 Lines are those of dmesg: [seconds since boot] text. Records of several lines are shown with all of them.
 
-JSON: {\"records\": [{sequence, time, level, facility, text}], \"problems\": […]}; time in seconds, level and facility as
+JSON: {\"records\": [{sequence, time, level, facility, text}], \"problems\": […]}; time in seconds, level and facility as \
 numbers of syslog.")]
 pub(crate) struct DmesgArgs {
     #[command(flatten)]
@@ -102,7 +102,18 @@ fn lines(record: &LogRecord) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::*;
+    use super::{
+        super::testing::{FakeOs, shown},
+        *,
+    };
+    use crate::failure::Status;
+
+    #[test]
+    fn incomplete_log_is_shown_and_named_as_such() {
+        let text = shown(false, |io| show(None, &FakeOs::new(), io));
+        assert_eq!((text.status, text.out.as_str()), (Status::Incomplete, "[    0.000000] six\n"));
+        assert!(text.err.starts_with("warning: the kernel's log is incomplete: list loops"), "{}", text.err);
+    }
 
     #[test]
     fn lines_look_as_those_of_dmesg() {

@@ -37,10 +37,10 @@ const LIME_VERSION: u32 = 1;
 /// Arguments of `memflow dump`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Without --range, --region or --phys, all physical memory is written. RANGE is START-END, where END is the first address after
+Without --range, --region or --phys, all physical memory is written. RANGE is START-END, where END is the first address after \
 it, or START+LENGTH.
 
-FILE appears only when it is whole and on the disk, readable by its owner alone; - is standard output. A dump in which
+FILE appears only when it is whole and on the disk, readable by its owner alone; - is standard output. A dump in which \
 something cannot be read fails and leaves no file; with --fill-gaps zero, zeros take its place, and how many is said.
 
 JSON: {\"file\", \"format\", \"size\", \"filled\", \"problems\"}.")]
@@ -114,6 +114,7 @@ pub(crate) fn run(args: &DumpArgs, io: &mut Io<'_>) -> Outcome {
         return Err(Failure::Usage(way_out.to_owned()));
     }
     if io.json && args.output.as_os_str() == "-" {
+        io.json = false;
         return Err(Failure::Usage("--json and -o - would both write to standard output".to_owned()));
     }
     let mut target = Target::open(&args.target, io)?;

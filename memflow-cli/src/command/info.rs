@@ -18,11 +18,11 @@ use crate::{
 /// Arguments of `memflow info`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-With --verbose, also every run of physical memory and how the kernel was found, step by step. A target in which no operating
+With --verbose, also every run of physical memory and how the kernel was found, step by step. A target in which no operating \
 system is recognised is described all the same, with exit code 3.
 
-JSON: {\"target\": {name, format, notes, live, read_only, memory_size, runs: [{start, size}], vcpus: [{cr0, cr3, cr4, efer,
-rip}]}, \"kernel\": {system, release, version, hostname, architecture, base, build_id, page_table_root, evidence} or null,
+JSON: {\"target\": {name, format, notes, live, read_only, memory_size, runs: [{start, size}], vcpus: [{cr0, cr3, cr4, efer, \
+rip}]}, \"kernel\": {system, release, version, hostname, architecture, base, build_id, page_table_root, evidence} or null, \
 \"problems\": […]}.")]
 pub(crate) struct InfoArgs {
     #[command(flatten)]

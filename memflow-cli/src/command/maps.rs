@@ -24,14 +24,14 @@ use crate::{
 /// Arguments of `memflow maps`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Columns are those of /proc/PID/maps: addresses (the second is the first one after the region), rights (s shared, p private),
+Columns are those of /proc/PID/maps: addresses (the second is the first one after the region), rights (s shared, p private), \
 offset in the file, device, inode, path or [name].
-With --page-tables: SIZE of the run, PAGE size of its pages, RIGHTS (u when user mode may use it, s when only the kernel may),
-STATE (A accessed, D dirty, G global), PHYSICAL address of its first byte. The tables are those that the kernel runs on for
+With --page-tables: SIZE of the run, PAGE size of its pages, RIGHTS (u when user mode may use it, s when only the kernel may), \
+STATE (A accessed, D dirty, G global), PHYSICAL address of its first byte. The tables are those that the kernel runs on for \
 the process; where page-table isolation is on, they do not let it execute user memory, so x is missing there.
 
-JSON: {\"regions\": [{start, size, read, write, execute, shared, kind, name, offset, inode, device}], \"problems\": […]}, kind
-being anonymous, file or special; with --page-tables: {\"runs\": [{start, size, physical, page_size, write, execute, user,
+JSON: {\"regions\": [{start, size, read, write, execute, shared, kind, name, offset, inode, device}], \"problems\": […]}, kind \
+being anonymous, file or special; with --page-tables: {\"runs\": [{start, size, physical, page_size, write, execute, user, \
 accessed, dirty, global}], \"problems\": […]}.")]
 pub(crate) struct MapsArgs {
     #[command(flatten)]

@@ -15,6 +15,8 @@ mod read;
 mod shell;
 mod space;
 mod symbols;
+#[cfg(test)]
+mod testing;
 mod translate;
 
 pub(crate) use self::{

@@ -16,7 +16,7 @@ use crate::{
 /// Arguments of `memflow modules`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Columns: BASE where the module's code starts, SIZE its bytes in memory, STATE in the kernel's words, USED BY the modules that
+Columns: BASE where the module's code starts, SIZE its bytes in memory, STATE in the kernel's words, USED BY the modules that \
 need it.
 
 JSON: {\"modules\": [{name, base, size, state, used_by, address}], \"problems\": […]}.")]
@@ -94,7 +94,19 @@ fn table(modules: &[ModuleInfo]) -> Table {
 mod tests {
     use memflow_core::VirtAddr;
 
-    use super::*;
+    use super::{
+        super::testing::{FakeOs, shown},
+        *,
+    };
+    use crate::failure::Status;
+
+    #[test]
+    fn incomplete_list_is_shown_and_named_as_such() {
+        let text = shown(false, |io| show(&FakeOs::new(), io));
+        assert_eq!(text.status, Status::Incomplete);
+        assert!(text.err.starts_with("warning: the module list is incomplete: list loops"), "{}", text.err);
+        assert!(text.out.ends_with("0000000000000020     5  -      five\n"), "{}", text.out);
+    }
 
     #[test]
     fn table_names_size_and_users() {

@@ -21,13 +21,13 @@ use crate::{
 /// Arguments of `memflow ps`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Columns: UID effective user id; ST state (R running, S sleeping, D waiting on a device, T stopped, t traced, Z ended, I idle
-kernel thread); THR threads; START time from boot to the start, as [[days-]hours:]minutes:seconds. Kernel threads are in
-[brackets]. With --long, EXE is the path of the executable and COMMAND the command line; - where there is none, ? where it
+Columns: UID effective user id; ST state (R running, S sleeping, D waiting on a device, T stopped, t traced, Z ended, I idle \
+kernel thread); THR threads; START time from boot to the start, as [[days-]hours:]minutes:seconds. Kernel threads are in \
+[brackets]. With --long, EXE is the path of the executable and COMMAND the command line; - where there is none, ? where it \
 cannot be read.
 
-JSON: {\"processes\": [{pid, parent_pid, uid, gid, state, threads, start_time, name, kernel_thread, address,
-page_table_root, executable, command_line}], \"problems\": […]}; start_time in seconds; executable and command_line with
+JSON: {\"processes\": [{pid, parent_pid, uid, gid, state, threads, start_time, name, kernel_thread, address, \
+page_table_root, executable, command_line}], \"problems\": […]}; start_time in seconds; executable and command_line with \
 --long only.")]
 pub(crate) struct PsArgs {
     #[command(flatten)]
@@ -285,7 +285,10 @@ mod tests {
 
     use memflow_core::VirtAddr;
 
-    use super::*;
+    use super::{
+        super::testing::{FakeOs, shown, torn},
+        *,
+    };
 
     fn process(pid: u32, parent_pid: u32, name: &str) -> ProcessInfo {
         let mut process = ProcessInfo::new(VirtAddr::new(0xffff_8880_0000_0000 + u64::from(pid)), pid, name);
@@ -334,6 +337,30 @@ mod tests {
                 2     0    0  R     1  00:00.02  [kthreadd]\n\
              1234     1    -  R     1  00:12.34    \\u{1b}[2J\n"
         );
+    }
+
+    #[test]
+    fn incomplete_list_is_shown_and_named_as_such() {
+        let expected = "warning: the process list is incomplete: list loops: 0x1000 comes up again after 3 entries\n";
+        let text = shown(false, |io| show(&args(false), &FakeOs::new(), io));
+        assert_eq!((text.status, text.err.as_str()), (Status::Incomplete, expected));
+        assert_eq!(text.out, "PID  PPID  UID  ST  THR     START  NAME\n  7     0    -  R     1  00:00.00  seven\n");
+        let json = shown(true, |io| show(&args(false), &FakeOs::new(), io));
+        let document: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+        assert_eq!(document["processes"][0]["pid"], 7);
+        assert_eq!(document["problems"][0], torn().to_string());
+    }
+
+    #[test]
+    fn command_line_that_cannot_be_read_is_a_question_mark() {
+        let text = shown(false, |io| show(&args(true), &FakeOs::new(), io));
+        assert_eq!(text.status, Status::Incomplete);
+        assert!(text.out.ends_with("  seven  ?    ?\n"), "{}", text.out);
+        assert!(text.err.contains("warning: process 7: list loops"), "{}", text.err);
+    }
+
+    fn args(long: bool) -> PsArgs {
+        PsArgs { target: TargetArgs::default(), filter: Filter::default(), long, tree: false }
     }
 
     #[test]

@@ -37,11 +37,11 @@ const NAMED_GAPS: usize = 8;
 /// Arguments of `memflow read`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-ADDR is a number (decimal, or hexadecimal with 0x) or a kernel symbol with an offset: linux_banner, init_task+0x10.
+ADDR is a number (decimal, or hexadecimal with 0x) or a kernel symbol with an offset: linux_banner, init_task+0x10. \
 LEN is a number with an optional unit: B, KiB, MiB, GiB.
 Bytes that cannot be read are ?? in the dump; why is said on standard error, and the exit code is 1.
 
-JSON: {\"address\", \"length\", \"bytes\": hexadecimal digits (?? where unreadable), \"gaps\": [{start, length, reason}],
+JSON: {\"address\", \"length\", \"bytes\": hexadecimal digits (?? where unreadable), \"gaps\": [{start, length, reason}], \
 \"problems\": […]}; with --string: {\"address\", \"text\", \"bytes\", \"problems\"}.")]
 pub(crate) struct ReadArgs {
     #[command(flatten)]
@@ -316,4 +316,77 @@ fn string(view: &dyn MemoryView, address: VirtAddr, max: u64, io: &mut Io<'_>) -
         io.line(escape_bytes(&bytes))?;
     }
     Ok(if cut { Status::Incomplete } else { Status::Complete })
+}
+
+#[cfg(test)]
+mod tests {
+    use memflow_core::os::Os;
+
+    use super::{
+        super::testing::{FakeOs, shown},
+        *,
+    };
+
+    fn read(start: u64, len: u64, form: &Form, json: bool) -> super::super::testing::Left {
+        let os = FakeOs::new();
+        shown(json, |io| show(os.kernel_view(), VirtAddr::new(start), Some(len), form, io))
+    }
+
+    #[test]
+    fn gap_between_bytes_is_neither_zero_nor_silent() {
+        let text = read(0x1ff8, 0x1010, &Form::default(), false);
+        assert_eq!(text.status, Status::Incomplete);
+        let lines: Vec<&str> = text.out.lines().collect();
+        assert_eq!(lines[0], "00001ff8  61 61 61 61 61 61 61 61  ?? ?? ?? ?? ?? ?? ?? ??  |aaaaaaaa        |");
+        assert_eq!(lines[2], "*");
+        assert_eq!(lines[3], "00002ff8  ?? ?? ?? ?? ?? ?? ?? ??  62 62 62 62 62 62 62 62  |        bbbbbbbb|");
+        assert_eq!(
+            text.err,
+            "warning: 4096 bytes at 0x2000 cannot be read: physical address 0x2000 is not in the image\n"
+        );
+    }
+
+    #[test]
+    fn filled_bytes_stand_where_the_gap_is() {
+        let form = Form { raw: true, fill: Some(b'.'), ..Form::default() };
+        let text = read(0x1ffe, 0x1004, &form, false);
+        assert_eq!((text.status, text.out), (Status::Complete, format!("aa{}bb", ".".repeat(0x1000))));
+    }
+
+    #[test]
+    fn raw_is_all_or_nothing() {
+        let os = FakeOs::new();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut io = Io::new(&mut out, &mut err, false, crate::output::Verbosity::Normal);
+        let form = Form { raw: true, ..Form::default() };
+        let failure = show(os.kernel_view(), VirtAddr::new(0x1ffe), Some(4), &form, &mut io).unwrap_err();
+        assert_eq!((failure.exit_code(), failure.kind()), (1, "unreadable"));
+        assert!(out.is_empty());
+        assert_eq!(read(0x1ffe, 2, &form, false).out, "aa");
+    }
+
+    #[test]
+    fn document_has_digits_for_bytes_and_marks_for_gaps() {
+        let text = read(0x1fff, 2, &Form::default(), true);
+        let document: serde_json::Value = serde_json::from_str(&text.out).unwrap();
+        assert_eq!(
+            (text.status, &document["bytes"], &document["length"]),
+            (Status::Incomplete, &"61??".into(), &2.into())
+        );
+        assert_eq!(document["gaps"][0]["start"], "0x2000");
+    }
+
+    #[test]
+    fn string_without_end_is_incomplete() {
+        let form = Form { string: true, ..Form::default() };
+        let text = read(0x1000, 3, &form, false);
+        assert_eq!((text.status, text.out.as_str()), (Status::Incomplete, "aaa\n"));
+        assert_eq!(text.err, "warning: no end of the string within 3 bytes\n");
+    }
+
+    #[test]
+    fn nothing_to_read_is_complete() {
+        let text = read(0x5000, 0, &Form::default(), false);
+        assert_eq!((text.status, text.out.as_str(), text.err.as_str()), (Status::Complete, "00005000\n", ""));
+    }
 }

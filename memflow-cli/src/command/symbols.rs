@@ -22,7 +22,7 @@ use crate::{
 /// Arguments of `memflow symbols`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Lines are those of /proc/kallsyms: address, type letter as nm prints it, name, and the [module] if it is not the kernel's.
+Lines are those of /proc/kallsyms: address, type letter as nm prints it, name, and the [module] if it is not the kernel's. \
 With --at, the symbol at or before the address, and the distance.
 
 JSON: {\"symbols\": [{name, address, type, module, offset}], \"problems\": […]}; offset with --at only.")]
@@ -151,7 +151,33 @@ fn line(symbol: &SymbolInfo, offset: Option<u64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::testing::{FakeOs, shown, torn},
+        *,
+    };
+
+    #[test]
+    fn limit_and_problems_are_told() {
+        let mut os = FakeOs::new();
+        os.symbols = vec![symbol("one", None), symbol("two", None)];
+        let text = shown(false, |io| show(&Names::All, 1, &os, io));
+        assert_eq!((text.status, text.out.as_str()), (Status::Incomplete, "ffffffff81000000 T one\n"));
+        assert_eq!(text.err, format!("warning: the symbol table is incomplete: {}\n", torn()));
+    }
+
+    #[test]
+    fn name_of_several_symbols_is_no_address() {
+        let mut os = FakeOs::new();
+        os.symbols = vec![symbol("one", None), symbol("one", Some("module")), symbol("two", None)];
+        let error = resolve(&os, &"one+4".parse().unwrap()).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert_eq!(
+            error.to_string(),
+            "2 kernel symbols are called one: 0xffffffff81000000, 0xffffffff81000000; give the address of one of them"
+        );
+        assert_eq!(resolve(&os, &"two-4".parse().unwrap()).unwrap(), VirtAddr::new(0xffff_ffff_80ff_fffc));
+        assert_eq!(resolve(&os, &"three".parse().unwrap()).unwrap_err().exit_code(), 1);
+    }
 
     fn symbol(name: &str, module: Option<&str>) -> SymbolInfo {
         SymbolInfo {

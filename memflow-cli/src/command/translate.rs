@@ -27,10 +27,10 @@ use crate::{
 /// Arguments of `memflow translate`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-ADDR is a number (decimal, or hexadecimal with 0x) or a kernel symbol with an offset. Without --pid, in the kernel's address
+ADDR is a number (decimal, or hexadecimal with 0x) or a kernel symbol with an offset. Without --pid, in the kernel's address \
 space. RIGHTS and STATE are those of `memflow maps --page-tables`. Levels count from 1, the level of the smallest pages.
 
-JSON: {\"virtual\", \"physical\", \"page_size\", \"level\", \"rights\", \"state\", \"steps\": [{level, table, entry_address, entry}],
+JSON: {\"virtual\", \"physical\", \"page_size\", \"level\", \"rights\", \"state\", \"steps\": [{level, table, entry_address, entry}], \
 \"problems\": […]}; with --reverse: {\"physical\", \"virtual\": […], \"problems\": […]}.")]
 pub(crate) struct TranslateArgs {
     #[command(flatten)]

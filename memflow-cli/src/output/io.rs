@@ -11,7 +11,7 @@ use std::{
 use memflow_core::Error;
 use serde::Serialize;
 
-use super::{escape, table::Table};
+use super::{escape, json::to_text, table::Table};
 use crate::failure::{Failure, Outcome, Status};
 
 /// How much is said on standard error.
@@ -98,8 +98,8 @@ impl<'a> Io<'a> {
     /// Writes a JSON document.
     pub(crate) fn document(&mut self, document: &impl Serialize) -> Outcome<()> {
         self.documented = true;
-        serde_json::to_writer_pretty(&mut *self.out, document).map_err(|error| to_stdout(error.into()))?;
-        self.line("")
+        let text = to_text(document).map_err(|error| to_stdout(error.into()))?;
+        self.line(text)
     }
 
     /// Writes out what is still buffered.

@@ -37,7 +37,7 @@ pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
 }
 
 /// True when a terminal shows the character and does nothing else with it.
-fn is_visible(character: char) -> bool {
+pub(super) fn is_visible(character: char) -> bool {
     // `escape_debug` knows which characters are printable; quotes and the backslash it escapes for other reasons.
     matches!(character, '\'' | '"' | '\\') || character.escape_debug().len() == 1
 }

@@ -51,10 +51,8 @@ fn one_byte() {
     let folder = folder_with("image", b"x");
     for line in NEED_OS {
         let error = run_in(folder.path(), line.split(' ')).error(3);
-        assert!(
-            error.starts_with("image: is not a memory image: expected an ELF core, LiME or raw image"),
-            "{line}: {error}"
-        );
+        let expected = "image: is not a memory image: expected an ELF core, a LiME image, or a raw image";
+        assert!(error.starts_with(expected), "{line}: {error}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Read,
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -135,4 +136,18 @@ fn interrupted_dump_leaves_no_file() {
     assert_eq!(output.status.code(), Some(130));
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "error: interrupted\n");
     assert_eq!(names(folder.path()), ["image"]);
+}
+
+/// Ctrl-C where nothing has to be cleaned up.
+#[cfg(unix)]
+#[test]
+fn interrupted_read_ends_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("image"), pages(16)).unwrap();
+    let read = ["read", "image", "0", "1TiB", "--phys", "--no-squeeze"];
+    let mut child = command(folder.path(), read).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The first line is there, so the handler is too; then the pipe is full and the command waits.
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 8]).unwrap();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }

@@ -6,4 +6,5 @@ mod bad_input;
 mod demo;
 mod dump;
 mod help;
+mod readme;
 mod util;
