@@ -156,7 +156,9 @@ impl Guests {
     pub fn boot(&self, spec: &Spec) -> Result<RunningGuest> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = self.root.join("live").join(format!("{}-{}-{number}", spec.name, std::process::id()));
+        let live = self.root.join("live");
+        remove_leftovers(&live);
+        let folder = live.join(format!("{}-{}-{number}", spec.name, std::process::id()));
         std::fs::create_dir_all(&folder).at(&folder)?;
         let prepared = self.root.join(spec.name);
         let boot = if self.is_prepared(spec) {
@@ -232,6 +234,17 @@ fn boots<T>(progress: &dyn Fn(&str), mut boot: impl FnMut() -> Result<T>) -> Res
     }
     progress("booting");
     boot()
+}
+
+/// Removes what killed processes left: folders named NAME-PID-NUMBER whose process is gone.
+fn remove_leftovers(live: &Path) {
+    for entry in std::fs::read_dir(live).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.rsplit('-').nth(1).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// What a guest depends on, as a stamp's text.
