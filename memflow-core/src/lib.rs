@@ -11,7 +11,8 @@
 //! * [`view`]: reading and writing by address in any space, with typed reads and strings on top;
 //! * [`os`]: what an operating system layer offers: processes, modules, threads.
 //!
-//! Connectors (sources of physical memory) and OS layers are crates of their own.
+//! Connectors (sources of physical memory) and OS layers are crates of their own. The feature `testkit` adds synthetic machines
+//! and memory that fails on demand, for their tests.
 
 pub mod address;
 pub mod error;
