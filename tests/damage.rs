@@ -203,13 +203,13 @@ fn corrupt_kallsyms_and_types_never_panic_or_hang() {
         let os = sound(&guest);
         let expected = expected_pids(&guest);
         let mut random = Random(0x6d65_6d66);
-        for (from, to) in [
-            ("kallsyms_names", "kallsyms_names"),
-            ("kallsyms_token_table", "kallsyms_offsets"),
-            ("__start_BTF", "__stop_BTF"),
+        let types = symbol(&os, "__start_BTF");
+        for (from, len) in [
+            (noted(&os, "kallsyms_names"), 0x10_0000),
+            (noted(&os, "kallsyms_token_table"), 0x400),
+            (noted(&os, "kallsyms_offsets"), 0x4_0000),
+            (types, symbol(&os, "__stop_BTF").offset_from(types).unwrap()),
         ] {
-            let (from, to) = (symbol(&os, from), symbol(&os, to));
-            let len = to.offset_from(from).filter(|len| *len > 0).unwrap_or(0x10_0000);
             for round in 0..12 {
                 let mut damaged = Patched::new(Form::Dump.memory(&guest));
                 for _ in 0..=(round * 4) {
