@@ -12,6 +12,11 @@
     clippy::panic
 )]
 
+/// A length as an index of this machine, as large as it gets.
+pub(crate) fn index(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
 /// Foreign bytes, read by offset.
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);

@@ -3,6 +3,14 @@
 //! Owns: where the timekeeper lies and which of its numbers mean what. Must not know: what a time is used for.
 //! Keeps: a time that no machine can have is an error.
 //! Source: Linux `kernel/time/timekeeping.c`, `include/linux/timekeeper_internal.h`.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 use std::time::Duration;
 

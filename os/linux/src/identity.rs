@@ -3,12 +3,24 @@
 //! Owns: release, version, host name, build identification. Must not know: how the kernel was found.
 //! Keeps: strings from the target are capped; what the kernel does not have is `None`.
 //! Source: Linux `include/linux/utsname.h`, `init/version.c`; the GNU build-id note as ELF has it (`elf(5)`, "Notes").
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 use std::fmt::Write;
 
 use memflow_core::{MemoryViewExt, Result, os::KernelInfo, view::SpaceView};
 
-use crate::{bytes::Bytes, symbols::Symbols, types::Types};
+use crate::{
+    bytes::{Bytes, index},
+    symbols::Symbols,
+    types::Types,
+};
 
 /// Longest banner taken.
 const MAX_BANNER: usize = 1024;
@@ -22,7 +34,7 @@ pub(crate) fn identify(view: &SpaceView, symbols: &Symbols, types: &Types) -> Re
     let uts = symbols.require("init_uts_ns")?;
     let text = |path: &str| -> Result<String> {
         let field = types.field("uts_namespace", path)?;
-        view.read_utf8_lossy(uts.wrapping_add(field.offset), field.size as usize)
+        view.read_utf8_lossy(uts.wrapping_add(field.offset), index(field.size))
     };
     let banner = view.read_utf8_lossy(symbols.require("linux_banner")?, MAX_BANNER)?;
     let base = symbols.address_of("_text").map_or_else(|| symbols.require("_stext"), Ok)?;

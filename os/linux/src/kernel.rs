@@ -3,6 +3,14 @@
 //! Owns: the order of finding (page tables, symbols, types, names) and what is kept of it.
 //! Must not know: tasks, modules, files; how each step searches.
 //! Keeps: a step that fails says which step it was and what was looked for; nothing is guessed.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 use std::{fmt, ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -16,6 +24,7 @@ use memflow_core::{
 };
 
 use crate::{
+    bytes,
     clock::Clock,
     find::{self, Found},
     identity, log,
@@ -109,10 +118,10 @@ impl Kernel {
     /// [`Error::NotFound`] when the kernel's types do not have the member, [`Error::Access`] when it cannot be read.
     pub fn number(&self, address: VirtAddr, structure: &str, path: &str) -> Result<u64> {
         let field = self.types.field(structure, path)?;
-        let mut bytes = [0; 8];
-        let len = bytes.len().min(field.size as usize);
-        self.view.read_into(address.wrapping_add(field.offset), bytes.get_mut(..len).unwrap_or_default())?;
-        let value = u64::from_le_bytes(bytes);
+        let mut raw = [0; 8];
+        let len = raw.len().min(bytes::index(field.size));
+        self.view.read_into(address.wrapping_add(field.offset), raw.get_mut(..len).unwrap_or_default())?;
+        let value = u64::from_le_bytes(raw);
         Ok(match field.bits {
             Some((first, width)) => (value >> first) & 1u64.checked_shl(width.into()).unwrap_or(0).wrapping_sub(1),
             None => value,

@@ -6,6 +6,7 @@
 //! The kernel's image is contiguous in physical memory as in virtual, both aligned to 2 MiB, so an address of the image differs from
 //! its place by one unknown multiple of 2 MiB. Values relative to their place need not even that.
 //! Source: Linux `Documentation/arch/x86/boot.rst` (`kernel_alignment`), `arch/x86/boot/compressed/kaslr.c`.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
     ops::ControlFlow,

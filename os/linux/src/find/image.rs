@@ -4,6 +4,7 @@
 //! space was found.
 //! Keeps: the range is fixed and each step of the walk covers a page or more, so hostile page tables cost a bounded time.
 //! Source: Linux `Documentation/arch/x86/x86_64/mm.rst` (kernel text mapping, at most 1 GiB).
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::ops::ControlFlow;
 

@@ -3,6 +3,14 @@
 //! Owns: which note is believed. Must not know: symbols beyond those in the note, types.
 //! Keeps: a note is a claim; it counts when the page tables it names lead to a `uts_namespace` that holds its release.
 //! Source: Linux `kernel/vmcore_info.c`, `arch/x86/kernel/vmcore_info_64.c`, `arch/x86/include/asm/page_64_types.h`.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 use std::{
     ops::ControlFlow,
@@ -18,6 +26,7 @@ use memflow_core::{
 
 use super::{scan::Scan, search::Search};
 use crate::{
+    bytes,
     symbols::Known,
     vmcoreinfo::{self, VmcoreInfo},
 };
@@ -27,11 +36,11 @@ const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 /// Bytes of `init_uts_ns` that are searched for the release: more than the structure has before and in `release`.
 const UTS_LEN: usize = 1024;
 /// Bytes in front of the text where the kernel keeps it as an ELF note in a page of its own (`vmcoreinfo_note`).
-const NOTE_HEADER: usize = 24;
+const NOTE_HEADER: u64 = 24;
 /// Notes that one search looks at.
 const MAX_NOTES: usize = 256;
 /// `name` of the structure: what [`FIRST_KEY`](vmcoreinfo::FIRST_KEY) takes behind the longest header.
-const START_LEN: usize = NOTE_HEADER + vmcoreinfo::FIRST_KEY.len();
+const START_LEN: usize = 24 + vmcoreinfo::FIRST_KEY.len();
 
 /// A note that holds true.
 pub(super) struct Confirmed {
@@ -66,8 +75,8 @@ pub(super) fn scan(search: &mut Search<'_>) -> Result<Vec<(PhysAddr, Vec<u8>)>> 
     let memory = search.memory;
     let scanned = scan.page_starts::<START_LEN>(&|page, start| {
         for header in [0, NOTE_HEADER] {
-            if start.get(header..).is_some_and(|text| text.starts_with(vmcoreinfo::FIRST_KEY)) {
-                let at = page.wrapping_add(header as u64);
+            if start.get(bytes::index(header)..).is_some_and(|text| text.starts_with(vmcoreinfo::FIRST_KEY)) {
+                let at = page.wrapping_add(header);
                 let text = read_text(&**memory, at);
                 let plausible = VmcoreInfo::parse(&text).symbol("init_uts_ns").is_some();
                 let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,6 +2,7 @@
 //!
 //! Owns: how memory is cut into pieces, their order, progress and cancellation. Must not know: what is looked for.
 //! Keeps: a piece overlaps the next one, so nothing is missed at a seam; memory that cannot be read is counted, never taken for zeros.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
     fmt,

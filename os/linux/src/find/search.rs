@@ -2,6 +2,14 @@
 //!
 //! Owns: the order, the evidence, which error is told in the end. Must not know: how one attempt works.
 //! Keeps: every refused candidate leaves a line of evidence; a kernel that was seen but cannot be used is told rather than "none".
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 use std::{fmt::Display, ops::ControlFlow, sync::Arc};
 

@@ -3,6 +3,14 @@
 //! Owns: which paging modes a root is tried in. Must not know: notes, how an image is searched.
 //! Keeps: a root counts when the kernel's symbols are found through it and name the kernel's own root, which sees the same kernel.
 //! Source: Intel SDM volume 3A, "Control Registers"; Linux `arch/x86/mm/pti.c` (the user half of a pair of roots is the second page).
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 use memflow_core::{
     memory::{VcpuRegisters, X86Registers},

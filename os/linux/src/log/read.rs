@@ -3,6 +3,14 @@
 //! Owns: the reads. Must not know: what a record looks like inside.
 //! Keeps: sizes from the target are limited before anything is read; a field's existence decides, never a version.
 //! Source: Linux `kernel/printk/printk.c`, `kernel/printk/printk_ringbuffer.h`.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 use memflow_core::{
     Error, MemoryViewExt, Result, VirtAddr,
@@ -59,10 +67,11 @@ fn read_ring(kernel: &Kernel) -> Result<Listing<LogRecord>> {
     }
     // The entries in use, in order of their numbers: up to the end of the array, then from its start.
     let in_order = |table: VirtAddr, size: u64| -> Result<Vec<u8>> {
-        let first = tail & (count - 1);
-        let before_end = len.min(count - first);
-        let mut bytes = view.read_bytes(table.wrapping_add(first * size), before_end * size)?;
-        bytes.extend(view.read_bytes(table, (len - before_end) * size)?);
+        let first = tail & count.wrapping_sub(1);
+        let before_end = len.min(count.wrapping_sub(first));
+        let start = table.wrapping_add(first.wrapping_mul(size));
+        let mut bytes = view.read_bytes(start, before_end.saturating_mul(size))?;
+        bytes.extend(view.read_bytes(table, len.wrapping_sub(before_end).saturating_mul(size))?);
         Ok(bytes)
     };
     let before = in_order(descs, layout.desc_size)?;

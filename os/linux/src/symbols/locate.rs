@@ -3,6 +3,14 @@
 //! Owns: reading the tables in bulk, choosing the encoding. Must not know: names beyond the ones that check a choice.
 //! Keeps: an encoding is only taken when every known symbol has its known address and all addresses ascend.
 //! Source: Linux `kernel/vmcore_info.c` (table addresses, since v6.0), `scripts/kallsyms.c` (order and encodings).
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 use std::fmt;
 
@@ -108,7 +116,7 @@ impl Symbols {
         addresses: Addresses,
     ) -> Result<Self> {
         let structure::Found { count, symbols, names, names_len, token_table, token_index } = found;
-        let offsets_len = u64::from(symbols) * 4;
+        let offsets_len = u64::from(symbols).saturating_mul(4);
         let align = |at: VirtAddr, to: u64| VirtAddr::new(at.as_u64().next_multiple_of(to));
         // Since v6.4 the values follow the index of the tokens, before they came first.
         let after = token_index.wrapping_add(structure::INDEX_LEN);
@@ -123,7 +131,11 @@ impl Symbols {
             relative(Encoding::AbsolutePercpu, before, base_before),
             relative(Encoding::Relative, before, base_before),
             Choice { encoding: Encoding::Absolute, values: align(after, 8), base: None },
-            Choice { encoding: Encoding::Absolute, values: count.wrapping_sub(offsets_len * 2), base: None },
+            Choice {
+                encoding: Encoding::Absolute,
+                values: count.wrapping_sub(offsets_len.saturating_mul(2)),
+                base: None,
+            },
         ];
         let tables = Tables { symbols, names, names_len, token_table, token_index };
         Self::read(view, tables, &choices, known, addresses)
@@ -142,9 +154,10 @@ impl Symbols {
             return Err(corrupt(names, format!("1 to {MAX_SYMBOLS} symbols"), format!("{count}")));
         }
         let index = view.read_bytes(token_index, structure::INDEX_LEN)?;
-        let last = Bytes(&index).u16(structure::INDEX_LEN - 2).unwrap_or(0);
+        let last = Bytes(&index).u16(structure::INDEX_LEN.saturating_sub(2)).unwrap_or(0);
         // The last token is one of the short ones; the texts end soon after its start.
-        let texts_len = token_index.offset_from(token_table).unwrap_or(u64::MAX).min(u64::from(last) + 256);
+        let texts_len =
+            token_index.offset_from(token_table).unwrap_or(u64::MAX).min(u64::from(last).saturating_add(256));
         let texts = view.read_bytes(token_table, texts_len)?;
         let tokens = Tokens::parse(&texts, &index)
             .ok_or_else(|| corrupt(token_table, "256 tokens", "texts that leave the table"))?;
@@ -210,6 +223,6 @@ fn read_values(view: &dyn MemoryView, count: u32, choice: Choice) -> Result<Valu
         Some(base) => u64::from_le(view.read::<u64>(base)?),
         None => choice.values.as_u64(),
     };
-    let bytes = view.read_bytes(choice.values, u64::from(count) * Values::width(choice.encoding))?;
+    let bytes = view.read_bytes(choice.values, u64::from(count).saturating_mul(Values::width(choice.encoding)))?;
     Ok(Values { encoding: choice.encoding, bytes, base })
 }

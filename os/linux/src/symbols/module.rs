@@ -3,13 +3,24 @@
 //! Owns: the reading of `struct mod_kallsyms`. Must not know: how modules are listed.
 //! Keeps: numbers from the target are limited before anything is allocated.
 //! Source: Linux `include/linux/module.h`, `kernel/module/kallsyms.c`, `kernel/kallsyms.c` (letters as `/proc/kallsyms` prints them).
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
-use memflow_core::{MemoryViewExt, Result, VirtAddr, os::SymbolInfo};
+use memflow_core::{Error, MemoryViewExt, Result, VirtAddr, os::SymbolInfo, view::SpaceView};
 
-use crate::{bytes::Bytes, kernel::Kernel};
+use crate::{
+    bytes::{Bytes, index},
+    kernel::Kernel,
+};
 
 /// Most symbols of one module.
-const MAX_SYMBOLS: u32 = 1 << 20;
+const MAX_SYMBOLS: u64 = 1 << 20;
 /// Longest table of names of one module.
 const MAX_STRINGS: u64 = 64 << 20;
 /// Bytes of an `Elf64_Sym`.
@@ -18,57 +29,44 @@ const SYMBOL_LEN: u64 = 24;
 const MAX_NAME: u64 = 1024;
 
 /// The symbols of the module whose `struct module` lies at `module`, in the order of its table.
+///
+/// # Errors
+/// When the kernel's types lack a member, or when the module's tables cannot be read or contradict themselves.
 pub fn module_symbols(kernel: &Kernel, module: VirtAddr) -> Result<Vec<SymbolInfo>> {
     let (types, view) = (&kernel.types, &kernel.view);
     let name_field = types.field("module", "name")?;
-    let name = view.read_utf8_lossy(module.wrapping_add(name_field.offset), name_field.size as usize)?;
-    let pointer = VirtAddr::new(kernel.number(module, "module", "kallsyms")?);
-    if pointer.is_null() {
+    let name = view.read_utf8_lossy(module.wrapping_add(name_field.offset), index(name_field.size))?;
+    let table = VirtAddr::new(kernel.number(module, "module", "kallsyms")?);
+    if table.is_null() {
         return Ok(Vec::new());
     }
-    let symtab = VirtAddr::new(kernel.number(pointer, "mod_kallsyms", "symtab")?);
-    let strtab = VirtAddr::new(kernel.number(pointer, "mod_kallsyms", "strtab")?);
-    let count = kernel.number(pointer, "mod_kallsyms", "num_symtab")?;
-    if count > u64::from(MAX_SYMBOLS) {
-        return Err(memflow_core::Error::Limit {
-            what: "symbol table of a module",
-            address: symtab.into(),
-            limit: MAX_SYMBOLS.into(),
-        });
-    }
-    let records = view.read_bytes(symtab, count * SYMBOL_LEN)?;
-    let records = Bytes(&records);
+    let symtab = VirtAddr::new(kernel.number(table, "mod_kallsyms", "symtab")?);
+    let count = within(kernel.number(table, "mod_kallsyms", "num_symtab")?, "symbols of a module", symtab)?;
+    let records = view.read_bytes(symtab, count.saturating_mul(SYMBOL_LEN))?;
+    let records: Vec<Record> = records.chunks_exact(index(SYMBOL_LEN)).filter_map(Record::parse).collect();
     let letters = match types.find_field("mod_kallsyms", "typetab") {
-        Some(_) => {
-            let typetab = VirtAddr::new(kernel.number(pointer, "mod_kallsyms", "typetab")?);
-            Some(view.read_bytes(typetab, count)?)
-        }
-        None => None,
+        Some(_) => view.read_bytes(VirtAddr::new(kernel.number(table, "mod_kallsyms", "typetab")?), count)?,
+        None => records.iter().map(Record::letter).collect(),
     };
-    let longest = (0..count).filter_map(|index| records.u32(index * SYMBOL_LEN)).max().unwrap_or(0);
-    let mut strings = vec![0; (u64::from(longest).min(MAX_STRINGS) + MAX_NAME) as usize];
-    // The length of the table is not stored: what lies past its end may not be mapped, and the terminator check below tells.
-    let _ = view.read_partial(strtab, &mut strings)?;
+    let strtab = VirtAddr::new(kernel.number(table, "mod_kallsyms", "strtab")?);
+    let strings = read_strings(view, strtab, &records)?;
     let exported = exported(kernel, module)?;
-    let mut symbols = Vec::with_capacity(count as usize);
-    for index in 0..count {
-        let at = index * SYMBOL_LEN;
-        let (Some(offset), Some(value)) = (records.u32(at), records.u64(at + 8)) else { break };
-        let Some(text) = Bytes(&strings).c_string(offset.into()).filter(|text| !text.is_empty()) else { continue };
-        // Before v5.2 the letter was kept in the symbol itself: in st_info, then in st_size.
-        let letter = match &letters {
-            Some(letters) => Bytes(letters).u8(index),
-            None => records.u8(at + 4).filter(u8::is_ascii_graphic).or_else(|| records.u8(at + 16)),
-        };
-        let letter = char::from(letter.unwrap_or(b'?'));
-        let kind = if exported.binary_search_by(|(at, name)| (*at, name.as_slice()).cmp(&(value, text))).is_ok() {
-            letter.to_ascii_uppercase()
-        } else {
-            letter.to_ascii_lowercase()
-        };
+    let mut symbols = Vec::with_capacity(records.len());
+    for (record, letter) in records.iter().zip(letters) {
+        let text = Bytes(&strings).c_string(record.name.into()).ok_or_else(|| Error::Corrupt {
+            what: "names of a module's symbols",
+            address: strtab.into(),
+            expected: format!("a name at offset {:#x}", record.name).into(),
+            found: format!("{:#x} bytes that can be read", strings.len()).into(),
+        })?;
+        if text.is_empty() {
+            continue;
+        }
+        let is_exported = exported.binary_search_by(|(at, name)| (*at, name.as_slice()).cmp(&(record.value, text)));
+        let kind = if is_exported.is_ok() { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() };
         symbols.push(SymbolInfo {
-            address: VirtAddr::new(value),
-            kind,
+            address: VirtAddr::new(record.value),
+            kind: char::from(kind),
             name: String::from_utf8_lossy(text).into_owned(),
             module: Some(name.clone()),
         });
@@ -76,14 +74,54 @@ pub fn module_symbols(kernel: &Kernel, module: VirtAddr) -> Result<Vec<SymbolInf
     Ok(symbols)
 }
 
+/// An `Elf64_Sym`.
+struct Record {
+    name: u32,
+    info: u8,
+    value: u64,
+    size: u64,
+}
+
+impl Record {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let bytes = Bytes(bytes);
+        Some(Self { name: bytes.u32(0)?, info: bytes.u8(4)?, value: bytes.u64(8)?, size: bytes.u64(16)? })
+    }
+
+    /// The letter where there is no table of letters (before v5.2): first it replaced the info, then the size.
+    fn letter(&self) -> u8 {
+        let [low, ..] = self.size.to_le_bytes();
+        [self.info, low].into_iter().find(u8::is_ascii_graphic).unwrap_or(b'?')
+    }
+}
+
+/// A count from the target, if it is within the limit.
+fn within(count: u64, what: &'static str, address: VirtAddr) -> Result<u64> {
+    if count > MAX_SYMBOLS {
+        return Err(Error::Limit { what, address: address.into(), limit: MAX_SYMBOLS });
+    }
+    Ok(count)
+}
+
+/// The names, as far as symbols use them and they can be read: the length of the table is not stored.
+fn read_strings(view: &SpaceView, strtab: VirtAddr, records: &[Record]) -> Result<Vec<u8>> {
+    let longest = records.iter().map(|record| u64::from(record.name)).max().unwrap_or(0);
+    let mut strings = vec![0; index(longest.min(MAX_STRINGS).saturating_add(MAX_NAME))];
+    let read = view.read_partial(strtab, &mut strings)?;
+    if let Some(end) = read.gaps.first().and_then(|gap| gap.range.start().offset_from(strtab)) {
+        strings.truncate(index(end));
+    }
+    Ok(strings)
+}
+
 /// Address and name of what the module exports to all, sorted: `/proc/kallsyms` prints those in upper case (and what is exported to
 /// modules of a compatible licence only in lower case).
 fn exported(kernel: &Kernel, module: VirtAddr) -> Result<Vec<(u64, Vec<u8>)>> {
     let types = &kernel.types;
-    let size = types.size_of("kernel_symbol")?;
-    let count = kernel.number(module, "module", "num_syms")?.min(MAX_SYMBOLS.into());
     let table = VirtAddr::new(kernel.number(module, "module", "syms")?);
-    let bytes = kernel.view.read_bytes(table, count * size)?;
+    let count = within(kernel.number(module, "module", "num_syms")?, "exports of a module", table)?;
+    let size = types.size_of("kernel_symbol")?;
+    let bytes = kernel.view.read_bytes(table, count.saturating_mul(size))?;
     let bytes = Bytes(&bytes);
     // Relative to their own place since v4.19 where the architecture can (`CONFIG_HAVE_ARCH_PREL32_RELOCATIONS`).
     let relative = types.find_field("kernel_symbol", "value_offset");
@@ -95,10 +133,10 @@ fn exported(kernel: &Kernel, module: VirtAddr) -> Result<Vec<(u64, Vec<u8>)>> {
         Some(_) => bytes.i32(at).map(|offset| table.wrapping_add(at).wrapping_add(i64::from(offset).cast_unsigned())),
         None => bytes.u64(at).map(VirtAddr::new),
     };
-    let mut exported = Vec::with_capacity(count as usize);
-    for at in (0..count).map(|index| index * size) {
-        if let (Some(value), Some(name)) = (target(at + value), target(at + name)) {
-            exported.push((value.as_u64(), kernel.view.read_c_string(name, MAX_NAME as usize)?));
+    let mut exported = Vec::new();
+    for at in (0..count).map(|index| index.saturating_mul(size)) {
+        if let (Some(value), Some(name)) = (target(at.saturating_add(value)), target(at.saturating_add(name))) {
+            exported.push((value.as_u64(), kernel.view.read_c_string(name, index(MAX_NAME))?));
         }
     }
     exported.sort_unstable();
