@@ -13,6 +13,8 @@ pub(crate) const END: u64 = BASE + 0x40_0000;
 /// The order of the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Order {
+    /// Until v4.19: as the next, with 64-bit markers.
+    Oldest,
     /// Until v6.3: values first.
     Old,
     /// v6.2 and v6.3, and v6.1 as distributions have it: sequence numbers between markers and tokens.
@@ -106,7 +108,7 @@ pub(crate) fn build(order: Order, kind: Kind, symbols: &[Symbol]) -> (Vec<u8>, L
         labels: Labels::default(),
         align: if order == Order::Packed { 4 } else { 8 },
     };
-    if matches!(order, Order::Old | Order::OldWithSequence) {
+    if matches!(order, Order::Oldest | Order::Old | Order::OldWithSequence) {
         output.values(kind, symbols);
     }
     output.label("kallsyms_num_syms");
@@ -126,7 +128,12 @@ pub(crate) fn build(order: Order, kind: Kind, symbols: &[Symbol]) -> (Vec<u8>, L
         output.bytes.extend(codes);
     }
     output.label("kallsyms_markers");
-    output.bytes.extend(markers.iter().flat_map(|marker| marker.to_le_bytes()));
+    for marker in markers {
+        output.bytes.extend(marker.to_le_bytes());
+        if order == Order::Oldest {
+            output.bytes.extend([0; 4]);
+        }
+    }
     if order == Order::OldWithSequence {
         output.label("kallsyms_seqs_of_names");
         // Any numbers: big-endian, three bytes each.

@@ -71,6 +71,7 @@ fn symbols(kind: Kind) -> Vec<Symbol> {
 }
 
 const CASES: &[(Order, Kind)] = &[
+    (Order::Oldest, Kind::Percpu),
     (Order::Old, Kind::Absolute),
     (Order::Old, Kind::Relative),
     (Order::Old, Kind::Percpu),
@@ -98,6 +99,14 @@ fn note(labels: &Labels) -> VmcoreInfo {
 
 fn list(symbols: &Symbols) -> Vec<Symbol> {
     symbols.all().into_iter().map(|one| (one.address.as_u64(), one.kind, one.name)).collect()
+}
+
+#[test]
+fn symbols_are_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Symbols>();
+    shared::<crate::Types>();
+    shared::<crate::Kernel>();
 }
 
 #[test]
@@ -209,8 +218,8 @@ fn mutated_tables_end_in_an_answer() {
         let note = note(&labels);
         let landmark = digits(&flat);
         let tables = (TABLES - BASE) as usize..flat.bytes.len();
-        // Twice 650 readings of 8 cases: 10,400.
-        for _ in 0..650 {
+        // Twice 600 readings of 9 cases: 10,800.
+        for _ in 0..600 {
             let mut saved = Vec::new();
             for _ in 0..=random(&mut state) % 4 {
                 let at = tables.start + random(&mut state) as usize % tables.len();
