@@ -72,6 +72,8 @@ fn find_build_id(notes: Bytes<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::as_conversions, clippy::indexing_slicing, reason = "the test's own bytes")]
+
     use super::*;
 
     fn note(kind: u32, name: &[u8], desc: &[u8]) -> Vec<u8> {

@@ -39,7 +39,7 @@ const UTS_LEN: usize = 1024;
 const NOTE_HEADER: u64 = 24;
 /// Notes that one search looks at.
 const MAX_NOTES: usize = 256;
-/// `name` of the structure: what [`FIRST_KEY`](vmcoreinfo::FIRST_KEY) takes behind the longest header.
+/// Bytes of a page that are looked at: the header and the first key.
 const START_LEN: usize = 24 + vmcoreinfo::FIRST_KEY.len();
 
 /// A note that holds true.
@@ -65,7 +65,7 @@ pub(super) fn confirm(search: &mut Search<'_>, what: &str, text: &[u8]) -> Optio
     }
 }
 
-/// The notes at the start of pages, where the kernel has kept them since v4.13, in no particular order.
+/// The notes at the start of pages, where the kernel has kept them since v4.13, by address.
 ///
 /// # Errors
 /// [`Error::Cancelled`].
@@ -78,20 +78,20 @@ pub(super) fn scan(search: &mut Search<'_>) -> Result<Vec<(PhysAddr, Vec<u8>)>> 
             if start.get(bytes::index(header)..).is_some_and(|text| text.starts_with(vmcoreinfo::FIRST_KEY)) {
                 let at = page.wrapping_add(header);
                 let text = read_text(&**memory, at);
-                let plausible = VmcoreInfo::parse(&text).symbol("init_uts_ns").is_some();
                 let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                if plausible && found.len() < MAX_NOTES {
+                // Other programs have lines that start alike: files of distributions, crash tools.
+                if memchr::memmem::find(&text, b"SYMBOL(init_uts_ns)=").is_some() {
                     found.push((at, text));
                 }
-                // The copy at the start of a page is enough; a stale one is told from it by the check.
-                if found.len() == MAX_NOTES {
+                if found.len() >= MAX_NOTES {
                     return ControlFlow::Break(());
                 }
             }
         }
         ControlFlow::Continue(())
     })?;
-    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_unstable();
     if found.is_empty() {
         search.tell("VMCOREINFO", format!("at the start of no page of {} bytes{scanned}", scanned.seen));
     }
