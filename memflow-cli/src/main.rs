@@ -22,7 +22,7 @@ use clap::Parser;
 
 use crate::{
     args::{Cli, Command},
-    failure::{Failure, Outcome, Status},
+    failure::{Outcome, Status},
     output::Io,
 };
 
