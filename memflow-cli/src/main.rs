@@ -22,7 +22,7 @@ use clap::Parser;
 
 use crate::{
     args::{Cli, Command},
-    failure::{Failure, Outcome, Status},
+    failure::{Outcome, Status},
     output::Io,
 };
 
@@ -42,14 +42,13 @@ fn main() -> ExitCode {
     let mut out = BufWriter::with_capacity(OUT_BUFFER, io::stdout());
     let mut err = LineWriter::new(io::stderr());
     let mut io = Io::new(&mut out, &mut err, cli.common.json, cli.common.verbosity());
-    let mut outcome = run(&cli.command, &mut io).and_then(|status| io.flush().map(|()| status));
-    if let Err(failure) = &outcome
-        && !matches!(failure, Failure::ClosedPipe)
-    {
-        // Results that are buffered belong before the message, and a document about the failure behind both.
-        if let Err(worse) = io.flush().and_then(|()| io.error(failure)).and_then(|()| io.flush()) {
-            outcome = outcome.or(Err(worse));
-        }
+    let outcome = run(&cli.command, &mut io).and_then(|status| io.flush().map(|()| status));
+    if let Err(failure) = &outcome {
+        // Results that are buffered belong before the message, and a document about the failure behind both. The command has
+        // failed already, so a stream that takes neither changes nothing.
+        let flushed = io.flush();
+        let told = io.error(failure).and_then(|()| io.flush());
+        log::debug!("results: {flushed:?}, failure: {told:?}");
     }
     drop(err.flush());
     // What is left in the buffer could not be written, so it is not tried again.

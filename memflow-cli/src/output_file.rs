@@ -79,6 +79,10 @@ impl OutputFile {
             Err(error) => return Err(failed(error)),
         }
         let folder = folder_of(&wanted);
+        if !folder.is_dir() {
+            let problem = format!("the folder {} does not exist", folder.display());
+            return Err(failed(io::Error::new(io::ErrorKind::NotFound, problem)));
+        }
         let file =
             tempfile::Builder::new().prefix(".memflow-").suffix(".partial").tempfile_in(folder).map_err(failed)?;
         let unfinished = Unfinished::new(file.path());
@@ -230,6 +234,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let failure = OutputFile::create(&folder.path().join("no/out"), Existing::Kept, None).unwrap_err();
         assert_eq!(failure.exit_code(), 4);
-        assert!(failure.to_string().contains("no/out"), "{failure}");
+        assert!(failure.to_string().ends_with("/no does not exist"), "{failure}");
     }
 }

@@ -18,8 +18,8 @@ use crate::{
 /// Arguments of `memflow info`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-With --verbose, also every run of physical memory and how the kernel was found, step by step. A target in which no operating \
-system is recognised is described all the same, with exit code 3.
+With --verbose, also every run of physical memory, the registers of each vCPU, and how the kernel was found, step by step. \
+A target in which no operating system is recognised is described all the same, with exit code 3.
 
 JSON: {\"target\": {name, format, notes, live, read_only, memory_size, runs: [{start, size}], vcpus: [{cr0, cr3, cr4, efer, \
 rip}]}, \"kernel\": {system, release, version, hostname, architecture, base, build_id, page_table_root, evidence} or null, \
@@ -180,6 +180,11 @@ fn table(document: &Document, verbose: bool) -> Table {
             (all, known) => format!("{all}, page-table root known of {known}"),
         },
     );
+    if verbose {
+        for vcpu in &target.vcpus {
+            row("", &registers(vcpu));
+        }
+    }
     if let Some(kernel) = kernel {
         row("kernel", &format!("{} {}", kernel.system, kernel.release));
         row("version", &kernel.version);
@@ -195,4 +200,23 @@ fn table(document: &Document, verbose: bool) -> Table {
         }
     }
     table
+}
+
+/// The registers that are known of a vCPU, in a line.
+fn registers(vcpu: &VcpuRecord) -> String {
+    let VcpuRecord { cr0, cr3, cr4, efer, rip } = *vcpu;
+    let all = [("cr0", cr0), ("cr3", cr3), ("cr4", cr4), ("efer", efer), ("rip", rip)];
+    let known = all.into_iter().filter_map(|(name, value)| value.map(|Hex(value)| format!("{name} {value:#x}")));
+    known.collect::<Vec<_>>().join("  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registers_that_are_not_known_are_left_out() {
+        let vcpu = VcpuRecord { cr3: Some(Hex(0x1000)), rip: Some(Hex(5)), ..VcpuRecord::default() };
+        assert_eq!(registers(&vcpu), "cr3 0x1000  rip 0x5");
+    }
 }

@@ -126,7 +126,8 @@ fn forward(space: &AddressSpace, memory: &dyn PhysicalMemory, address: VirtAddr,
     }
     match result {
         Ok(_) => Ok(Status::Complete),
-        Err(reason) => Err(Failure::Unreadable(format!("{address} is not mapped: {reason}"))),
+        Err(reason @ Reason::NotMapped(_)) => Err(Failure::Unreadable(format!("{address} is not mapped: {reason}"))),
+        Err(reason) => Err(Failure::Unreadable(format!("{address} does not lead to memory: {reason}"))),
     }
 }
 

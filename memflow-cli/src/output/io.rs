@@ -114,8 +114,12 @@ impl<'a> Io<'a> {
         }
     }
 
-    /// Says why the command failed, and says it as a document too when results are JSON and there is none yet.
+    /// Says why the command failed, and says it as a document too when results are JSON and there is none yet. A closed pipe is
+    /// nothing to say.
     pub(crate) fn error(&mut self, failure: &Failure) -> Outcome<()> {
+        if matches!(failure, Failure::ClosedPipe) {
+            return Ok(());
+        }
         self.message("error", failure);
         if self.json && !self.documented {
             let error = ErrorRecord { kind: failure.kind(), message: failure.to_string() };

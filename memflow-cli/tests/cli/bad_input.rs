@@ -192,3 +192,16 @@ fn closed_pipe_is_success() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap().as_str()), (Some(0), ""));
 }
+
+/// `/dev/full` takes nothing (`man 4 full`).
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_said() {
+    for line in ["ps demo", "ps demo --json", "symbols demo", "read demo linux_banner 16 --raw"] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command(&std::env::temp_dir(), line.split(' ')).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(4), "{line}");
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(err, "error: standard output: No space left on device (os error 28)\n", "{line}");
+    }
+}
