@@ -7,7 +7,7 @@
 
 use std::{fmt, slice, sync::Arc};
 
-use super::{Liveness, Outcome, PhysRead, PhysWrite, live};
+use super::{Liveness, Outcome, PhysRead, PhysWrite, Run, RunMap, finish_reads, finish_writes, live};
 use crate::{
     address::{PhysAddr, PhysRange},
     error::{Error, Reason, Result},
@@ -39,6 +39,25 @@ pub struct DirectRegion {
 impl fmt::Debug for DirectRegion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DirectRegion({} at {:p})", self.range, self.ptr)
+    }
+}
+
+impl DirectRegion {
+    /// The regions of `runs` whose offsets are into `len` bytes at `base`.
+    ///
+    /// # Errors
+    /// [`Error::Range`] when a run reaches past those bytes.
+    pub fn of_runs(runs: &RunMap, base: *mut u8, len: usize) -> Result<Vec<Self>> {
+        let region = |run: &Run| {
+            let end = run.offset.checked_add(run.range.len()).filter(|end| *end <= len as u64);
+            match (end, usize::try_from(run.offset)) {
+                (Some(_), Ok(offset)) => {
+                    Ok(Self { range: run.range, ptr: base.wrapping_add(offset), offset: run.offset })
+                }
+                _ => Err(Error::Range { address: run.range.start().into(), len: run.range.len() }),
+            }
+        };
+        runs.runs().iter().map(region).collect()
     }
 }
 
@@ -321,6 +340,28 @@ impl DirectMap {
                 }
             }
         });
+    }
+
+    /// Carries out a batch of reads. `who` is the source, for the error of a batch that fails.
+    ///
+    /// # Errors
+    /// The first operation that is not done.
+    pub fn read_batch(&self, who: &str, ops: &mut [PhysRead<'_>]) -> Result<()> {
+        for op in &mut *ops {
+            self.read(op);
+        }
+        finish_reads(who, ops)
+    }
+
+    /// Carries out a batch of writes. `who` is the source, for the error of a batch that fails.
+    ///
+    /// # Errors
+    /// The first operation that is not done.
+    pub fn write_batch(&self, who: &str, ops: &mut [PhysWrite<'_>]) -> Result<()> {
+        for op in &mut *ops {
+            self.write(op);
+        }
+        finish_writes(who, ops)
     }
 
     /// Carries out one write and records its outcome.

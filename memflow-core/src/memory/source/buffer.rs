@@ -10,11 +10,10 @@ use memmap2::MmapMut;
 use super::{
     super::{
         Backing, DirectMap, DirectRegion, Liveness, Metadata, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts,
-        finish_reads, finish_writes,
     },
     PageBuffer, SourceConfig,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Frozen physical memory in a buffer of this process. Clones are not needed: one handle serves every thread.
 #[derive(Debug)]
@@ -77,14 +76,7 @@ impl BufferMemory {
     pub fn new(config: SourceConfig, bytes: impl Into<OwnedBytes>) -> Result<Self> {
         let mut bytes = bytes.into();
         let (base, len) = bytes.parts();
-        let mut regions = Vec::with_capacity(config.runs.runs().len());
-        for run in config.runs.runs() {
-            let end = run.offset.checked_add(run.range.len()).filter(|end| *end <= len as u64);
-            let (Some(_), Ok(offset)) = (end, usize::try_from(run.offset)) else {
-                return Err(Error::Range { address: run.range.start().into(), len: run.range.len() });
-            };
-            regions.push(DirectRegion { range: run.range, ptr: base.wrapping_add(offset), offset: run.offset });
-        }
+        let regions = DirectRegion::of_runs(&config.runs, base, len)?;
         // SAFETY: every region lies in the buffer (just checked), which the backing owns; nothing writes to it, as the map is
         // not writable and the buffer is not reachable in any other way.
         let map = unsafe { DirectMap::new(regions, Liveness::Frozen, false, Arc::new(bytes)) }?;
@@ -94,17 +86,11 @@ impl BufferMemory {
 
 impl PhysicalMemory for BufferMemory {
     fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
-        for op in &mut *ops {
-            self.map.read(op);
-        }
-        finish_reads(&self.name, ops)
+        self.map.read_batch(&self.name, ops)
     }
 
     fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
-        for op in &mut *ops {
-            self.map.write(op);
-        }
-        finish_writes(&self.name, ops)
+        self.map.write_batch(&self.name, ops)
     }
 
     fn metadata(&self) -> Metadata {

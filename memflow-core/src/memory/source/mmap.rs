@@ -13,7 +13,6 @@ use super::bus_guard::Guarded;
 use super::{
     super::{
         Backing, DirectMap, DirectRegion, Liveness, Metadata, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts,
-        finish_reads, finish_writes,
     },
     SourceConfig, extents,
 };
@@ -106,14 +105,7 @@ impl MappedMemory {
         let Some(guard) = Guarded::register(base as usize, len) else {
             return Err(failed(std::io::Error::other("too many files are mapped at one time")));
         };
-        let mut regions = Vec::with_capacity(config.runs.runs().len());
-        for run in config.runs.runs() {
-            let end = run.offset.checked_add(run.range.len()).filter(|end| *end <= len as u64);
-            let (Some(_), Ok(offset)) = (end, usize::try_from(run.offset)) else {
-                return Err(Error::Range { address: run.range.start().into(), len: run.range.len() });
-            };
-            regions.push(DirectRegion { range: run.range, ptr: base.wrapping_add(offset), offset: run.offset });
-        }
+        let regions = DirectRegion::of_runs(&config.runs, base, len)?;
         let backing = Arc::new(Mapping {
             #[cfg(unix)]
             guard,
@@ -131,17 +123,11 @@ impl MappedMemory {
 
 impl PhysicalMemory for MappedMemory {
     fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
-        for op in &mut *ops {
-            self.map.read(op);
-        }
-        finish_reads(&self.name, ops)
+        self.map.read_batch(&self.name, ops)
     }
 
     fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
-        for op in &mut *ops {
-            self.map.write(op);
-        }
-        finish_writes(&self.name, ops)
+        self.map.write_batch(&self.name, ops)
     }
 
     fn metadata(&self) -> Metadata {
