@@ -108,7 +108,7 @@ pub(crate) fn run(args: &ReadArgs, io: &mut Io<'_>) -> Outcome {
         (None, AddressExpr::Number(value)) => VirtAddr::new(*value),
         (None, AddressExpr::Symbol { .. }) => {
             return Err(Failure::Usage(format!(
-                "`{}` is an address of the kernel, --phys takes physical ones; `memflow translate` has the physical address",
+                "`{}` is a symbol of the kernel; with --phys, --vcpu or --root an address is a number",
                 args.address
             )));
         }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::{
     address::resolve,
     flags::{rights, state},
+    space::TablesArgs,
 };
 use crate::{
     failure::{Failure, Outcome, Status},
@@ -41,6 +42,8 @@ pub(crate) struct TranslateArgs {
     /// In the address space of this process
     #[arg(short, long, value_name = "PID")]
     pid: Option<u32>,
+    #[command(flatten)]
+    tables: TablesArgs,
     /// Find the virtual addresses that lead to this physical one
     #[arg(short, long, value_name = "PHYS", value_parser = parse::number, conflicts_with = "address")]
     reverse: Option<u64>,
@@ -76,7 +79,18 @@ struct ReverseDocument {
 
 /// Opens the target and translates.
 pub(crate) fn run(args: &TranslateArgs, io: &mut Io<'_>) -> Outcome {
-    let os = Target::open(&args.target, io)?.os(io)?;
+    let mut target = Target::open(&args.target, io)?;
+    if let Some(space) = args.tables.space(&target)? {
+        target.settle(io)?;
+        let number = |expr: &AddressExpr| match expr {
+            AddressExpr::Number(value) => Ok(VirtAddr::new(*value)),
+            AddressExpr::Symbol { .. } => Err(Failure::Usage(format!(
+                "`{expr}` is a symbol of the kernel; with --vcpu or --root an address is a number"
+            ))),
+        };
+        return translate(args, &space, &**target.memory(), number, io);
+    }
+    let os = target.os(io)?;
     let process = args.pid.map(|pid| os.open_pid(pid)).transpose()?;
     let space = match &process {
         None => os.kernel_space(),
@@ -85,10 +99,19 @@ pub(crate) fn run(args: &TranslateArgs, io: &mut Io<'_>) -> Outcome {
             Failure::Missing(format!("process {pid} is a thread of the kernel or has ended; it has no address space"))
         })?,
     };
-    let memory = &**os.physical_memory();
+    translate(args, space, &**os.physical_memory(), |expr| resolve(&*os, expr), io)
+}
+
+fn translate(
+    args: &TranslateArgs,
+    space: &AddressSpace,
+    memory: &dyn PhysicalMemory,
+    resolve: impl FnOnce(&AddressExpr) -> Outcome<VirtAddr>,
+    io: &mut Io<'_>,
+) -> Outcome {
     match (&args.address, args.reverse) {
         (_, Some(phys)) => reverse(space, memory, PhysAddr::new(phys), io),
-        (Some(expr), None) => forward(space, memory, resolve(&*os, expr)?, io),
+        (Some(expr), None) => forward(space, memory, resolve(expr)?, io),
         (None, None) => Err(Failure::Usage("an ADDR or --reverse is needed".to_owned())),
     }
 }

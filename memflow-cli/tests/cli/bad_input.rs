@@ -166,6 +166,7 @@ fn wrong_usage() {
         "symbols demo a[",
         "translate demo",
         "translate demo 5 --reverse 5",
+        "translate demo 5 --paging pae --pid 1",
         "dmesg demo --level 9",
         "ps demo --layout nonsense",
         "ps demo -v -q",

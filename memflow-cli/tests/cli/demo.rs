@@ -302,6 +302,29 @@ fn address_that_is_not_mapped_shows_where_the_walk_ended() {
 }
 
 #[test]
+fn page_tables_can_be_named() {
+    let address = format!("{:#x}", address_of("linux_banner"));
+    let expected = run(&format!("translate demo {address} --json")).json()["physical"].clone();
+    let root = run("info demo --json").json()["kernel"]["page_table_root"].as_str().unwrap().to_owned();
+    for tables in [
+        "--vcpu 0".to_owned(),
+        "--vcpu 0 --paging 4level".to_owned(),
+        format!("--root {root}"),
+        format!("--root {root} --paging 4level"),
+    ] {
+        let found = run(&format!("translate demo {address} --json {tables}")).json();
+        assert_eq!(found["physical"], expected, "{tables}");
+        let text = run(&format!("read demo {address} --string {tables}")).complete();
+        assert!(text.starts_with("Linux version "), "{tables}: {text}");
+    }
+    let error = run("translate demo 0 --vcpu 1").error(1);
+    assert_eq!(error, "there is no vCPU 1: the target has the registers of 1 vCPU");
+    assert_eq!(run("translate demo 0 --paging pae").error(2), "--paging needs --vcpu or --root");
+    let error = run("translate demo linux_banner --vcpu 0").error(2);
+    assert_eq!(error, "`linux_banner` is a symbol of the kernel; with --vcpu or --root an address is a number");
+}
+
+#[test]
 fn every_command_speaks_json() {
     for line in [
         "ps demo",
