@@ -116,6 +116,7 @@ impl PhysicalMemory for BufferMemory {
 mod tests {
     use super::*;
     use crate::{
+        Error,
         address::{PhysAddr, PhysRange},
         error::Reason,
         memory::{Outcome, PhysicalMemoryExt, Run},
