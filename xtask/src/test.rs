@@ -6,6 +6,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    path::PathBuf,
     process::{Command, Stdio},
     time::Instant,
 };
@@ -131,8 +132,18 @@ fn command(args: &[&str]) -> Command {
     // Set by the cargo that runs this program.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(args).current_dir(tidy::root());
+    // Files that tests make stay in the checkout like everything else.
+    command.args(args).current_dir(tidy::root()).env("TMPDIR", temporary_folder());
     command
+}
+
+/// Where tests put their files; the system's own place when it cannot be made.
+fn temporary_folder() -> PathBuf {
+    let folder = tidy::root().join("target").join("tmp");
+    match std::fs::create_dir_all(&folder) {
+        Ok(()) => folder,
+        Err(_) => std::env::temp_dir(),
+    }
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

@@ -72,7 +72,7 @@ impl BufferMemory {
     /// Physical memory whose runs lie in `bytes`.
     ///
     /// # Errors
-    /// [`Error::Range`] when a run reaches past the end of the buffer.
+    /// [`Error::Range`](crate::Error::Range) when a run reaches past the end of the buffer.
     pub fn new(config: SourceConfig, bytes: impl Into<OwnedBytes>) -> Result<Self> {
         let mut bytes = bytes.into();
         let (base, len) = bytes.parts();
