@@ -5,12 +5,16 @@
 
 use std::{
     io::{IsTerminal, stderr},
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How long something may take before it has to say so.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -22,24 +26,55 @@ fn wanted(quiet: bool) -> bool {
     !quiet && stderr().is_terminal()
 }
 
+/// How far something has come, in bytes: told by whoever does it, shown by the spinner.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Meter {
+    done: Arc<AtomicU64>,
+    total: Arc<AtomicU64>,
+}
+
+impl Meter {
+    /// Says that `done` bytes of `total` are done.
+    pub(crate) fn set(&self, done: u64, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+        self.done.store(done, Ordering::Relaxed);
+    }
+
+    /// `what`, and how far it is once anything is known of that.
+    fn describe(&self, what: &str) -> String {
+        match (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed)) {
+            (_, 0) => what.to_owned(),
+            (done, total) => format!("{what}: {} of {}", BinaryBytes(done.min(total)), BinaryBytes(total)),
+        }
+    }
+}
+
 /// Runs `work`, with a spinner and `what` beside it once it takes longer than a second.
 pub(crate) fn spin<T>(quiet: bool, what: &str, work: impl FnOnce() -> T) -> T {
+    measure(quiet, what, |_| work())
+}
+
+/// As [`spin`], for work that can tell how far it is.
+pub(crate) fn measure<T>(quiet: bool, what: &str, work: impl FnOnce(Meter) -> T) -> T {
+    let meter = Meter::default();
     if !wanted(quiet) {
-        return work();
+        return work(meter);
     }
     let (done, wait) = mpsc::channel::<()>();
+    let seen = meter.clone();
     thread::scope(|scope| {
         scope.spawn(move || {
             if wait.recv_timeout(PATIENCE) != Err(mpsc::RecvTimeoutError::Timeout) {
                 return;
             }
-            let bar = ProgressBar::new_spinner().with_message(what.to_owned());
+            let bar = ProgressBar::new_spinner();
             while wait.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                bar.set_message(seen.describe(what));
                 bar.tick();
             }
             bar.finish_and_clear();
         });
-        let result = work();
+        let result = work(meter);
         drop(done);
         result
     })
@@ -83,5 +118,18 @@ impl Drop for Bytes {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meter_says_nothing_before_anything_is_known() {
+        let meter = Meter::default();
+        assert_eq!(meter.describe("opening"), "opening");
+        meter.set(3 << 29, 2 << 30);
+        assert_eq!(meter.describe("opening"), "opening: 1.50 GiB of 2.00 GiB");
     }
 }

@@ -4,6 +4,7 @@
 //! Must not know: commands. Keeps: a layout is kept because a kernel was found in it, and what was chosen is said.
 
 use std::{
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -136,8 +137,17 @@ impl Target {
 
 /// Opens the memory in a layout.
 fn open(args: &TargetArgs, layout: &MemoryLayout, io: &Io<'_>) -> Result<Snapshot, Error> {
-    let options = OpenOptions { layout: layout.clone(), partial: args.partial, ..OpenOptions::default() };
-    progress::spin(io.quiet(), "opening the target", || {
+    progress::measure(io.quiet(), "opening the target", |meter| {
+        let on_progress = |progress: memflow_snapshot::Progress| {
+            meter.set(progress.read, progress.total);
+            ControlFlow::Continue(())
+        };
+        let options = OpenOptions {
+            layout: layout.clone(),
+            partial: args.partial,
+            on_progress: Some(&on_progress),
+            ..OpenOptions::default()
+        };
         if args.target.as_os_str() == DEMO {
             memflow_snapshot::open_bytes(DEMO, DEMO_IMAGE, &options)
         } else {
@@ -148,8 +158,14 @@ fn open(args: &TargetArgs, layout: &MemoryLayout, io: &Io<'_>) -> Result<Snapsho
 
 /// Looks for an operating system.
 fn recognise(memory: &Arc<dyn PhysicalMemory>, io: &Io<'_>) -> Result<Box<dyn Os>, Error> {
-    let options = LinuxOptions::default();
-    let found = progress::spin(io.quiet(), "looking for the kernel", || LinuxOs::open(memory.clone(), &options));
+    let found = progress::measure(io.quiet(), "looking for the kernel", |meter| {
+        let mut options = LinuxOptions::default();
+        options.progress = Some(Arc::new(move |_, done, total| {
+            meter.set(done, total);
+            ControlFlow::Continue(())
+        }));
+        LinuxOs::open(memory.clone(), &options)
+    });
     found.map(|os| Box::new(os) as Box<dyn Os>)
 }
 
