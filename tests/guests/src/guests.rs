@@ -29,8 +29,9 @@ const RECIPE: &[(&str, &str)] = &[
     ("qemu.rs", include_str!("qemu.rs")),
     ("capture.rs", include_str!("capture.rs")),
 ];
-/// Boots of one guest before its death is reported.
-const BOOTS: u32 = 3;
+/// Boots of one guest before its death is reported. QEMU 7.2 now and then hands an emulated kernel wrong flags after an interrupt,
+/// in about one boot of ten, and with one thread for all vCPUs in one of three.
+const BOOTS: u32 = 8;
 
 /// The folder of guests.
 #[derive(Debug, Clone)]
@@ -228,7 +229,7 @@ fn boots<T>(progress: &dyn Fn(&str), mut boot: impl FnMut() -> Result<T>) -> Res
     for _ in 1..BOOTS {
         progress("booting");
         match boot() {
-            Err(error @ Error::Ended { .. }) => progress(&error.to_string()),
+            Err(error @ (Error::Ended { .. } | Error::Timeout { .. })) => progress(&error.to_string()),
             outcome => return outcome,
         }
     }

@@ -19,7 +19,7 @@ use crate::tool;
 use crate::truth::{Truth, unpack};
 
 /// Longest wait for one answer; a boot under emulation on a busy machine is the slowest.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// A running guest.
 #[derive(Debug)]

@@ -95,11 +95,11 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// The kernel command line.
+    /// The kernel command line: a kernel that stumbles ends the machine, so that it is noticed at once.
     pub fn kernel_command_line(&self) -> String {
         let pti = if self.pti { "pti=on" } else { "pti=off" };
         let extra = if self.cmdline.is_empty() { String::new() } else { format!(" {}", self.cmdline) };
-        format!("console=ttyS0 loglevel=4 panic=-1 {pti}{extra}")
+        format!("console=ttyS0 loglevel=4 panic=-1 oops=panic {pti}{extra}")
     }
 
     /// QEMU's `-cpu` argument.
