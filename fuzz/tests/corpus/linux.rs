@@ -31,6 +31,10 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("log_ring", "records", log_ring(5, 0)),
         ("log_ring", "wrapped", log_ring(u64::MAX >> 2, 3 * TEXT + 200)),
         ("log_flat", "wrapped", log_flat()),
+        // Finds, as small as they get.
+        ("btf", "regression-same-name-many-times", same_name_many_times()),
+        ("log_ring", "regression-texts-overlap", overlapping_ring()),
+        ("log_flat", "regression-text-longer-than-its-record", overlapping_records()),
     ]
 }
 
@@ -168,4 +172,34 @@ fn log_flat() -> Vec<u8> {
     buffer.resize(128, 0);
     let layout = words(&[16, 0, 8, 10, 14, 15, 5 | 3 << 8]);
     [layout, words(&[64, 40, 43]), buffer].concat()
+}
+
+/// Structures of one name that contain themselves without a name, twice.
+fn same_name_many_times() -> Vec<u8> {
+    let mut b = Builder::new();
+    for id in 1..=60 {
+        b.structure("task", 8, &[("", id, 0, 0), ("", id, 0, 0)]);
+    }
+    b.section()
+}
+
+/// Each text reaches to the end of the ring, over all the others.
+fn overlapping_ring() -> Vec<u8> {
+    let (mut descs, mut infos, mut ring) = (Vec::new(), Vec::new(), Vec::new());
+    let count = 400;
+    for number in 0..count {
+        descs.extend(words(&[2 << 62 | number, number * 8, 4096]));
+        infos.extend(words(&[u64::from(u16::MAX)]));
+        ring.extend(words(&[number]));
+    }
+    ring.resize(4096, 0);
+    // Infos of eight bytes, in which every number is the length of the text.
+    let layout = words(&[24, 0, 8, 16, 8, 0, 0, 0, 0, 0, 8 << 8]);
+    [layout, words(&[0, count]), descs, infos, ring].concat()
+}
+
+/// Records that are headers only and claim a text of 4000 bytes.
+fn overlapping_records() -> Vec<u8> {
+    let record = [words(&[0]), words(&[16 | 4000 << 16])].concat();
+    [words(&[16, 0, 8, 10, 14, 15, 8 << 8, 0, 0, 1000]), record.repeat(500)].concat()
 }

@@ -1,7 +1,7 @@
 //! The seeds of the corpus: built here, from the formats' documents, by code that shares nothing with what reads them.
 //!
-//! Owns: which seeds there are. `UPDATE_CORPUS=1 cargo test -p memflow-fuzz --test corpus` writes them anew; files that are not
-//! seeds (finds of fuzzing, `regression-…`) are left alone. Must not know: the parsers.
+//! Owns: which seeds there are. `UPDATE_CORPUS=1 cargo test -p memflow-fuzz --test corpus` writes them anew; files that no
+//! builder makes (finds of libFuzzer) are left alone. Must not know: the parsers.
 //! Keeps: a seed is small (mutations of small inputs reach more), and the committed file is what the builder makes.
 
 #[path = "../../../os/linux/src/types/synthetic.rs"]
@@ -53,7 +53,7 @@ fn seeds_are_what_the_builders_make() {
 #[test]
 fn seeds_reach_the_end_of_their_parser() {
     let mut opened = 0;
-    for (target, name, bytes) in seeds() {
+    for (target, name, bytes) in seeds().into_iter().filter(|(_, name, _)| !name.starts_with("regression-")) {
         let input = BytesInput::new(name.as_ref(), &bytes);
         let strict = ParseOptions::default();
         let some = |found: usize| match found {

@@ -6,7 +6,7 @@
 
 use memflow_core::{MemoryViewExt, Result, VirtAddr, os::SymbolInfo};
 
-use crate::{bytes::Bytes, kernel::Kernel};
+use crate::{bytes::Bytes, kernel::Kernel, record::entry_size};
 
 /// Most symbols of one module.
 const MAX_SYMBOLS: u32 = 1 << 20;
@@ -54,7 +54,8 @@ pub fn module_symbols(kernel: &Kernel, module: VirtAddr) -> Result<Vec<SymbolInf
     for index in 0..count {
         let at = index * SYMBOL_LEN;
         let (Some(offset), Some(value)) = (records.u32(at), records.u64(at + 8)) else { break };
-        let Some(text) = Bytes(&strings).c_string(offset.into()).filter(|text| !text.is_empty()) else { continue };
+        let text = Bytes(&strings).short_string(offset.into(), MAX_NAME as usize);
+        let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
         // Before v5.2 the letter was kept in the symbol itself: in st_info, then in st_size.
         let letter = match &letters {
             Some(letters) => Bytes(letters).u8(index),
@@ -80,7 +81,7 @@ pub fn module_symbols(kernel: &Kernel, module: VirtAddr) -> Result<Vec<SymbolInf
 /// modules of a compatible licence only in lower case).
 fn exported(kernel: &Kernel, module: VirtAddr) -> Result<Vec<(u64, Vec<u8>)>> {
     let types = &kernel.types;
-    let size = types.size_of("kernel_symbol")?;
+    let size = entry_size(types, "kernel_symbol")?;
     let count = kernel.number(module, "module", "num_syms")?.min(MAX_SYMBOLS.into());
     let table = VirtAddr::new(kernel.number(module, "module", "syms")?);
     let bytes = kernel.view.read_bytes(table, count * size)?;
