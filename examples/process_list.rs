@@ -1,7 +1,10 @@
 //! Lists the processes in a memory image: `cargo run -p memflow-examples --bin process_list -- memflow-cli/demo/demo.elf.zst`
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
+#![expect(clippy::print_stderr, reason = "a program for a terminal")]
 
-use std::error::Error;
+use std::{
+    error::Error,
+    io::{Write, stdout},
+};
 
 use memflow_core::os::Os;
 use memflow_linux::{LinuxOptions, LinuxOs};
@@ -15,8 +18,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let os = LinuxOs::open(snapshot.memory, &LinuxOptions::default())?;
 
     let processes = os.processes()?;
+    let mut out = stdout().lock();
     for process in &processes.items {
-        println!("{:>6} {}", process.pid, process.name);
+        writeln!(out, "{:>6} {}", process.pid, process.name)?;
     }
     // A list that is not complete says what is missing.
     for problem in &processes.problems {

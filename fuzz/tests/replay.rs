@@ -147,10 +147,11 @@ fn inputs(name: &str, each: &mut dyn FnMut(String, &[u8])) {
     }
 }
 
+/// Tries one input; the failure of a target becomes one that names the input.
 fn run(target: Target, bytes: &[u8], current: &Current) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| target(bytes))) {
-        eprintln!("input that fails: {}", keep(current));
-        std::panic::resume_unwind(panic);
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        panic!("{}: {}", keep(current), text.unwrap_or("a panic"));
     }
 }
 
