@@ -70,6 +70,13 @@ impl<'a> Bytes<'a> {
         let end = memchr::memchr(0, rest)?;
         rest.get(..end)
     }
+
+    /// As [`c_string`](Self::c_string), of at most `max` bytes: many names that share one long string cost no more than they may be long.
+    pub(crate) fn short_string(self, at: u64, max: usize) -> Option<&'a [u8]> {
+        let rest = self.0.get(usize::try_from(at).ok()?..)?;
+        let rest = rest.get(..max.checked_add(1)?).unwrap_or(rest);
+        rest.get(..memchr::memchr(0, rest)?)
+    }
 }
 
 #[cfg(test)]
@@ -93,5 +100,14 @@ mod tests {
         assert_eq!(Bytes(b"ab\0c").c_string(0), Some(&b"ab"[..]));
         assert_eq!(Bytes(b"ab\0c").c_string(3), None);
         assert_eq!(Bytes(b"ab\0c").c_string(9), None);
+    }
+
+    #[test]
+    fn string_longer_than_the_limit_is_none() {
+        assert_eq!(Bytes(b"abc\0d").short_string(0, 3), Some(&b"abc"[..]));
+        assert_eq!(Bytes(b"abc\0d").short_string(0, 2), None);
+        assert_eq!(Bytes(b"abc\0d").short_string(4, 9), None);
+        assert_eq!(Bytes(b"abc\0d").short_string(0, usize::MAX), None);
+        assert_eq!(Bytes(b"abc\0d").short_string(6, 1), None);
     }
 }

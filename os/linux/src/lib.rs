@@ -34,6 +34,9 @@
 mod bytes;
 mod clock;
 mod find;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod kernel;
 mod list;

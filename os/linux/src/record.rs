@@ -19,10 +19,29 @@ use memflow_core::{
     memory::{Outcome, ViewRead},
 };
 
-use crate::types::Field;
+use crate::types::{Field, Types};
 
 /// No structure of the kernel that is read here comes near this size; type information that claims more is damaged.
 const MAX_SPAN: u64 = 64 << 10;
+
+/// Largest structure of the kernel that is read in arrays; those that are have below 100 bytes.
+const MAX_ENTRY: u64 = 512;
+
+/// Size in bytes of a structure that lies in arrays.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such type, [`Error::Unsupported`] when it is larger than any: a length that is a multiple
+/// of it must neither wrap nor ask for all memory.
+pub(crate) fn entry_size(types: &Types, structure: &'static str) -> Result<u64> {
+    let size = types.size_of(structure)?;
+    if size > MAX_ENTRY {
+        return Err(Error::Unsupported {
+            what: format!("a kernel whose {structure} has {size} bytes"),
+            why: format!("at most {MAX_ENTRY} are expected; its type information looks damaged"),
+        });
+    }
+    Ok(size)
+}
 
 /// The part of a structure that holds a set of its fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -224,6 +243,25 @@ mod tests {
     fn damaged_type_information_is_not_allocated_for() {
         assert!(matches!(Span::of("s", [field(0, 8), field(1 << 40, 8)]), Err(Error::Unsupported { .. })));
         assert!(matches!(Span::of("s", [field(0, 8), field(u64::MAX, 8)]), Err(Error::Unsupported { .. })));
+    }
+
+    #[test]
+    fn entries_of_arrays_have_a_sane_size() {
+        use crate::types::synthetic::Builder;
+        let mut b = Builder::new();
+        let int = b.int("int", 4, 32);
+        let row = b.array(int, int, u32::MAX);
+        let table = b.array(row, int, 1 << 29);
+        b.modifier(8, "prb_desc", table);
+        b.structure("printk_info", 88, &[]);
+        b.structure("kernel_symbol", 513, &[]);
+        let types = Types::parse(b.section()).unwrap();
+        assert_eq!(entry_size(&types, "printk_info").unwrap(), 88);
+        // A typedef of an array has any size; times a count it would not fit 64 bits.
+        assert!(types.size_of("prb_desc").unwrap() > u64::MAX / 4);
+        assert!(matches!(entry_size(&types, "prb_desc"), Err(Error::Unsupported { .. })));
+        assert!(matches!(entry_size(&types, "kernel_symbol"), Err(Error::Unsupported { .. })));
+        assert!(matches!(entry_size(&types, "printk_log"), Err(Error::NotFound { .. })));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use memflow_core::{
 
 use crate::{
     bytes::Bytes,
+    record::entry_size,
     types::{Field, Types},
 };
 
@@ -39,7 +40,7 @@ impl FlatLayout {
     pub(super) fn of(types: &Types) -> Result<Self> {
         let offset = |path| types.field("printk_log", path).map(|field| field.offset);
         Ok(Self {
-            header: types.size_of("printk_log")?,
+            header: entry_size(types, "printk_log")?,
             time: offset("ts_nsec")?,
             len: offset("len")?,
             text_len: offset("text_len")?,
@@ -65,27 +66,31 @@ pub(super) fn records(
     // A record has at least a header, so there are no more than this many.
     let most = bytes.len().checked_div(layout.header).unwrap_or(0);
     let wanted = next_seq.saturating_sub(first_seq);
+    // Records do not overlap, so together they are no longer than the buffer.
+    let mut room = bytes.len();
     for _ in 0..wanted.min(most) {
         let found = match record(layout, bytes, place, sequence) {
             // A length of zero says that the next record is at the start of the buffer.
-            Some((_, 0)) if place != 0 => {
+            Some(Found { len: 0, .. }) if place != 0 => {
                 place = 0;
                 record(layout, bytes, 0, sequence)
             }
             found => found,
         };
         match found {
-            Some((record, len)) if len >= layout.header => {
+            Some(Found { record, len, needed }) if (needed..=room).contains(&len) => {
                 list.items.push(record);
+                room = room.saturating_sub(len);
                 place = place.saturating_add(len);
                 sequence = sequence.wrapping_add(1);
             }
             found => {
-                let len = found.map(|(_, len)| len);
+                let len = found.as_ref().map(|found| found.len);
+                let needed = found.map_or(layout.header, |found| found.needed);
                 list.problems.push(Error::Corrupt {
                     what: "log record",
                     address: at.wrapping_add(place).into(),
-                    expected: format!("a record of at least {} bytes inside {} bytes", layout.header, bytes.len())
+                    expected: format!("a record of at least {needed} bytes inside {room} of {} bytes", bytes.len())
                         .into(),
                     found: len.map_or("the end of the buffer".into(), |len| format!("length {len}").into()),
                 });
@@ -104,8 +109,17 @@ pub(super) fn records(
     list
 }
 
-/// The record at `place` and its length in the buffer.
-fn record(layout: &FlatLayout, bytes: Bytes<'_>, place: u64, sequence: u64) -> Option<(LogRecord, u64)> {
+/// A record in the buffer.
+struct Found {
+    record: LogRecord,
+    /// Its length in the buffer; zero for the marker that says that the next record is at the start.
+    len: u64,
+    /// The length that header and text need.
+    needed: u64,
+}
+
+/// The record at `place`.
+fn record(layout: &FlatLayout, bytes: Bytes<'_>, place: u64, sequence: u64) -> Option<Found> {
     let header = Bytes(bytes.slice(place, layout.header)?);
     let len = header.u16(layout.len)?;
     let text_len = header.u16(layout.text_len)?;
@@ -123,5 +137,5 @@ fn record(layout: &FlatLayout, bytes: Bytes<'_>, place: u64, sequence: u64) -> O
         u8::try_from(level).ok()?,
         String::from_utf8_lossy(text).trim_end_matches('\n'),
     );
-    Some((record, len.into()))
+    Some(Found { record, len: len.into(), needed: layout.header.checked_add(text_len.into())? })
 }

@@ -5,6 +5,8 @@
 //! Must not know: how a log is printed.
 
 mod flat;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod read;
 mod ring;
 #[cfg(test)]

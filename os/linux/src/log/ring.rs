@@ -22,6 +22,7 @@ use memflow_core::{
 
 use crate::{
     bytes::Bytes,
+    record::entry_size,
     types::{Field, Types},
 };
 
@@ -54,11 +55,11 @@ impl RingLayout {
     pub(super) fn of(types: &Types) -> Result<Self> {
         let offset = |structure, path| types.field(structure, path).map(|field| field.offset);
         Ok(Self {
-            desc_size: types.size_of("prb_desc")?,
+            desc_size: entry_size(types, "prb_desc")?,
             state: offset("prb_desc", "state_var")?,
             begin: offset("prb_desc", "text_blk_lpos.begin")?,
             next: offset("prb_desc", "text_blk_lpos.next")?,
-            info_size: types.size_of("printk_info")?,
+            info_size: entry_size(types, "printk_info")?,
             seq: offset("printk_info", "seq")?,
             time: offset("printk_info", "ts_nsec")?,
             text_len: offset("printk_info", "text_len")?,
@@ -85,9 +86,27 @@ impl Ring<'_> {
     /// The records, oldest first.
     pub(super) fn records(&self, layout: &RingLayout) -> Listing<LogRecord> {
         let mut list = Listing::new();
+        // Texts do not overlap, so together they are no longer than the ring.
+        let size = Bytes(self.text).len();
+        let mut room = size;
         for index in 0..self.count {
             match self.record(layout, index) {
-                Some(Ok(Some(record))) => list.items.push(record),
+                Some(Ok(Some((record, text_len)))) => match room.checked_sub(text_len) {
+                    Some(rest) => {
+                        list.items.push(record);
+                        room = rest;
+                    }
+                    None => {
+                        list.problems.push(Error::Corrupt {
+                            what: "log",
+                            address: self.text_at.into(),
+                            expected: format!("{size} bytes of text at most, as the ring holds").into(),
+                            found: format!("more in {} of {} records; they overlap", list.items.len(), self.count)
+                                .into(),
+                        });
+                        break;
+                    }
+                },
                 Some(Ok(None)) => {}
                 Some(Err(error)) => list.problems.push(error),
                 // The tables are shorter than the count, which the reader of this crate never lets happen.
@@ -97,8 +116,8 @@ impl Ring<'_> {
         list
     }
 
-    /// Record `index` from the tail. `None` past the end of a table; `Ok(None)` when the descriptor holds no record.
-    fn record(&self, layout: &RingLayout, index: u64) -> Option<Result<Option<LogRecord>>> {
+    /// Record `index` from the tail, and the length of its text in the ring. `None` past the end of a table; `Ok(None)` when the descriptor holds no record.
+    fn record(&self, layout: &RingLayout, index: u64) -> Option<Result<Option<(LogRecord, u64)>>> {
         let at = index.checked_mul(layout.desc_size)?;
         let id = self.tail.wrapping_add(index) & ID_MASK;
         let state_at = at.checked_add(layout.state)?;
@@ -133,13 +152,14 @@ impl Ring<'_> {
         let (first, width) = layout.level.bits.unwrap_or((0, 8));
         let level = u32::from(info.u8(layout.level.offset)?) >> u32::from(first).min(7);
         let level = level & 1u32.checked_shl(width.into()).unwrap_or(0).wrapping_sub(1);
-        Some(Ok(Some(LogRecord::new(
+        let record = LogRecord::new(
             Duration::from_nanos(info.u64(layout.time)?),
             info.u64(layout.seq)?,
             info.u8(layout.facility)?,
             u8::try_from(level).ok()?,
             String::from_utf8_lossy(text).trim_end_matches('\n'),
-        ))))
+        );
+        Some(Ok(Some((record, Bytes(text).len()))))
     }
 
     /// The text of record `id` between two positions of the text ring, which count on over all its rounds.

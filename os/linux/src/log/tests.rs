@@ -299,3 +299,36 @@ fn mutated_old_logs_end_in_an_answer() {
         assert!(list.items.len() <= bytes.len() / 16);
     }
 }
+
+/// Every descriptor's text reaches to the end of the ring, where all the others' numbers lie.
+#[test]
+fn texts_that_overlap_are_not_given_out_over_and_over() {
+    let mut ring = Written::new(5, 0);
+    let size = TEXT as u64;
+    for number in 0..size / 8 {
+        let place = number as usize * 8;
+        ring.text[place..place + 8].copy_from_slice(&(5 + number).to_le_bytes());
+        ring.entry(FINALIZED, 5 + number, number * 8, size, u16::MAX);
+    }
+    let list = ring.read();
+    let texts: usize = list.items.iter().map(|record| record.text.len()).sum();
+    assert!(texts <= TEXT * 3, "{texts}");
+    let problem = list.problems[0].to_string();
+    assert!(problem.contains("256 bytes of text at most") && problem.ends_with("they overlap"), "{problem}");
+}
+
+/// Records of old kernels that claim more text than they have room for, or that come round again.
+#[test]
+fn text_longer_than_its_record_is_a_problem() {
+    let mut bytes = flat_record(1, b"");
+    bytes[10..12].copy_from_slice(&200u16.to_le_bytes());
+    let list = read_flat(&bytes.repeat(40), 0, 30);
+    assert!(list.items.is_empty());
+    assert!(list.problems[0].to_string().contains("a record of at least 216 bytes"), "{}", list.problems[0]);
+    // 104 of 128 bytes, then the marker: the second round has no room.
+    let mut bytes = flat_record(1, &[b'x'; 88]);
+    bytes.resize(128, 0);
+    let list = read_flat(&bytes, 0, 8);
+    assert_eq!(list.items.len(), 1);
+    assert!(list.problems[0].to_string().contains("inside 24 of 128 bytes, found length 104"), "{}", list.problems[0]);
+}

@@ -51,6 +51,7 @@ pub fn module_symbols(kernel: &Kernel, module: VirtAddr) -> Result<Vec<SymbolInf
     let strtab = VirtAddr::new(kernel.number(table, "mod_kallsyms", "strtab")?);
     let strings = read_strings(view, strtab, &records)?;
     let exported = exported(kernel, module)?;
+<<<<<<< HEAD
     let mut symbols = Vec::with_capacity(records.len());
     for (record, letter) in records.iter().zip(letters) {
         let text = Bytes(&strings).c_string(record.name.into()).ok_or_else(|| Error::Corrupt {
@@ -64,6 +65,25 @@ pub fn module_symbols(kernel: &Kernel, module: VirtAddr) -> Result<Vec<SymbolInf
         }
         let is_exported = exported.binary_search_by(|(at, name)| (*at, name.as_slice()).cmp(&(record.value, text)));
         let kind = if is_exported.is_ok() { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() };
+=======
+    let mut symbols = Vec::with_capacity(count as usize);
+    for index in 0..count {
+        let at = index * SYMBOL_LEN;
+        let (Some(offset), Some(value)) = (records.u32(at), records.u64(at + 8)) else { break };
+        let text = Bytes(&strings).short_string(offset.into(), MAX_NAME as usize);
+        let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
+        // Before v5.2 the letter was kept in the symbol itself: in st_info, then in st_size.
+        let letter = match &letters {
+            Some(letters) => Bytes(letters).u8(index),
+            None => records.u8(at + 4).filter(u8::is_ascii_graphic).or_else(|| records.u8(at + 16)),
+        };
+        let letter = char::from(letter.unwrap_or(b'?'));
+        let kind = if exported.binary_search_by(|(at, name)| (*at, name.as_slice()).cmp(&(value, text))).is_ok() {
+            letter.to_ascii_uppercase()
+        } else {
+            letter.to_ascii_lowercase()
+        };
+>>>>>>> fuzz
         symbols.push(SymbolInfo {
             address: VirtAddr::new(record.value),
             kind: char::from(kind),
@@ -118,6 +138,11 @@ fn read_strings(view: &SpaceView, strtab: VirtAddr, records: &[Record]) -> Resul
 /// modules of a compatible licence only in lower case).
 fn exported(kernel: &Kernel, module: VirtAddr) -> Result<Vec<(u64, Vec<u8>)>> {
     let types = &kernel.types;
+<<<<<<< HEAD
+=======
+    let size = entry_size(types, "kernel_symbol")?;
+    let count = kernel.number(module, "module", "num_syms")?.min(MAX_SYMBOLS.into());
+>>>>>>> fuzz
     let table = VirtAddr::new(kernel.number(module, "module", "syms")?);
     let count = within(kernel.number(module, "module", "num_syms")?, "exports of a module", table)?;
     let size = types.size_of("kernel_symbol")?;

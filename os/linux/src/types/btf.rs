@@ -26,6 +26,8 @@ const MAGIC: u16 = 0xeb9f;
 const HEADER_LEN: u64 = 24;
 /// Length of a type record before its kind's own data.
 const RECORD_LEN: u64 = 12;
+/// Longest name: `KSYM_NAME_LEN`, the limit of `btf_name_valid_identifier` in `kernel/bpf/btf.c`.
+const MAX_NAME: usize = 512;
 
 /// The kinds of type, `BTF_KIND_*`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -221,9 +223,9 @@ impl Btf {
         record(self.types(), u64::from(*self.records.get(index)?)).ok()
     }
 
-    /// The string at `offset`.
+    /// The name at `offset`; `None` when it is longer than any.
     pub(super) fn string(&self, offset: u32) -> Option<&[u8]> {
-        Bytes(Bytes(&self.bytes).slice(self.strings_at, self.strings_len)?).c_string(offset.into())
+        Bytes(Bytes(&self.bytes).slice(self.strings_at, self.strings_len)?).short_string(offset.into(), MAX_NAME)
     }
 
     /// Members of a structure or union.

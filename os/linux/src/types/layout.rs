@@ -19,8 +19,11 @@ use super::btf::{Btf, Kind, Record};
 
 /// Longest chain of typedefs and qualifiers, and deepest nesting of anonymous members. The kernel's deepest is below ten.
 const DEPTH_LIMIT: u32 = 32;
-/// Members looked at for one path: above any real structure, and it bounds anonymous members that contain each other.
-const MEMBER_LIMIT: u32 = 1 << 17;
+/// Members looked at for one path, over all structures of that name: above any real structure, and it bounds anonymous members
+/// that contain each other.
+const MEMBER_LIMIT: u32 = 1 << 14;
+/// Types of one name that are looked at. Drivers have structures of the same name, some dozens at most.
+const SAME_NAME_LIMIT: usize = 64;
 
 /// The kernel's types, from its BTF section.
 ///
@@ -76,7 +79,8 @@ impl Types {
     /// the first element, `mem[2].base` in the third). Members of anonymous structures and unions are found by their own name. A
     /// pointer ends a path: what it points to is another structure.
     pub fn find_field(&self, structure: &str, path: &str) -> Option<Field> {
-        self.records(structure).find_map(|(_, record)| self.follow(record, path))
+        let mut budget = MEMBER_LIMIT;
+        self.records(structure).find_map(|(_, record)| self.follow(record, path, &mut budget))
     }
 
     /// As [`find_field`](Self::find_field).
@@ -136,7 +140,8 @@ impl Types {
                 },
             );
         let aggregate = |record: &Record| matches!(record.kind, Kind::Struct | Kind::Union);
-        found.clone().filter(move |(_, r)| aggregate(r)).chain(found.filter(move |(_, r)| !aggregate(r)))
+        let others = found.clone().filter(move |(_, r)| !aggregate(r));
+        found.filter(move |(_, r)| aggregate(r)).chain(others).take(SAME_NAME_LIMIT)
     }
 
     /// The type behind typedefs and qualifiers.
@@ -170,7 +175,7 @@ impl Types {
         }
     }
 
-    fn follow(&self, record: Record, path: &str) -> Option<Field> {
+    fn follow(&self, record: Record, path: &str, budget: &mut u32) -> Option<Field> {
         let mut record = self.through_typedefs(record)?;
         let mut base = 0u64;
         let mut rest = path;
@@ -180,8 +185,7 @@ impl Types {
                 None => (rest, None),
             };
             let (name, index) = split_index(head)?;
-            let mut budget = MEMBER_LIMIT;
-            let found = self.member(record, name.as_bytes(), DEPTH_LIMIT, &mut budget)?;
+            let found = self.member(record, name.as_bytes(), DEPTH_LIMIT, budget)?;
             let bit = base.checked_add(found.bit_offset)?;
             let (mut id, mut bit) = (found.type_id, bit);
             if let Some(index) = index {

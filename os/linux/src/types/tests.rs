@@ -228,3 +228,47 @@ fn mutated_sections_end_in_an_answer() {
     }
     assert!(parsed > 1000, "{parsed} of the mutated sections were readable");
 }
+
+#[test]
+fn names_that_share_one_long_string_take_no_longer_than_short_ones() {
+    let mut b = Builder::new();
+    b.int(&"x".repeat(512), 4, 32);
+    b.int(&"y".repeat(513), 4, 32);
+    let types = Types::parse(b.section()).unwrap();
+    assert!(types.has(&"x".repeat(512)));
+    // No kernel has such a name (KSYM_NAME_LEN).
+    assert!(!types.has(&"y".repeat(513)));
+
+    let mut b = Builder::new();
+    b.int(&"z".repeat(1 << 20), 4, 32);
+    let count = 1 << 15;
+    let record: Vec<u8> = [1u32, 1 << 24, 4, 32].iter().flat_map(|word| word.to_le_bytes()).collect();
+    let mut section = b.section();
+    section.splice(24..40, record.repeat(count));
+    for (at, len) in [(12, 16 * count), (16, 16 * count)] {
+        section[at..at + 4].copy_from_slice(&(len as u32).to_le_bytes());
+    }
+    let started = std::time::Instant::now();
+    assert!(!Types::parse(section).unwrap().has("z"));
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+}
+
+/// Structures whose anonymous members are themselves, many of the same name, and typedefs of one large enumeration.
+#[test]
+fn same_name_many_times_is_given_up_soon() {
+    let mut b = Builder::new();
+    let minus = b.name("MINUS");
+    let constants: Vec<u32> = [minus, 0].repeat(1 << 14);
+    let large = b.record("", 6, false, 1 << 14, 4, &constants);
+    for _ in 0..1 << 13 {
+        b.modifier(8, "level", large);
+    }
+    for id in large + (1 << 13)..large + (1 << 14) {
+        b.structure("task", 8, &[("", id + 1, 0, 0), ("", id + 1, 0, 0)]);
+    }
+    let types = Types::parse(b.section()).unwrap();
+    let started = std::time::Instant::now();
+    assert_eq!(types.find_field("task", "comm"), None);
+    assert_eq!(types.enum_value("level", "PLUS"), None);
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+}

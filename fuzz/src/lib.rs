@@ -1,0 +1,37 @@
+//! Fuzz targets: foreign bytes in, and either nothing happens or a panic says what is wrong.
+//!
+//! Owns: one function for each format, parser and walker that reads foreign bytes, named like the module it tests, and the table of
+//! them. Must not know: how inputs are made: libFuzzer drives these functions (`fuzz/libfuzzer`), and so do the ordinary
+//! tests that replay the corpus (`fuzz/tests`).
+//! Keeps: a target is bounded in time and memory by the length of its input; what a parser accepts is checked against the bytes it
+//! had, and against a second opinion where there is one. `docs/fuzzing.md` says how to run them.
+
+mod linux;
+mod paging;
+mod snapshot;
+
+pub use self::{
+    linux::{btf, kallsyms, log_flat, log_ring, vmcoreinfo},
+    paging::paging,
+    snapshot::{elf, firmware, gzip, lime, open, runs, zstd},
+};
+
+/// A fuzz target. Returns for every input.
+pub type Target = fn(&[u8]);
+
+/// Every target, with the name of its folder in the corpus and of its program for libFuzzer.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("btf", btf),
+    ("elf", elf),
+    ("firmware", firmware),
+    ("gzip", gzip),
+    ("kallsyms", kallsyms),
+    ("lime", lime),
+    ("log_flat", log_flat),
+    ("log_ring", log_ring),
+    ("open", open),
+    ("paging", paging),
+    ("runs", runs),
+    ("vmcoreinfo", vmcoreinfo),
+    ("zstd", zstd),
+];

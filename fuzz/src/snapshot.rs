@@ -1,0 +1,143 @@
+//! Targets for files that hold physical memory.
+//!
+//! Owns: what must be true of anything that a parser accepted. Must not know: formats.
+
+use std::{io, path::Path};
+
+use memflow_core::{
+    Error, PhysAddr, Result,
+    memory::{PhysRead, RunMap},
+};
+use memflow_snapshot::{
+    BytesInput, MemoryLayout, OpenOptions, ParseOptions, ParsedImage, ReadAt, elf, firmware, lime, open_bytes,
+    parse_runs,
+    unpack::{self, UnpackOptions, Unpacked},
+};
+
+/// The name of the input in errors.
+const NAME: &str = "input";
+/// Most bytes unpacked: enough for several rounds of the decoder's window.
+const MAX_UNPACKED: u64 = 1 << 20;
+
+/// ELF cores.
+pub fn elf(data: &[u8]) {
+    image(data, elf::parse);
+}
+
+/// LiME images.
+pub fn lime(data: &[u8]) {
+    image(data, lime::parse);
+}
+
+fn image(data: &[u8], parse: fn(&dyn ReadAt, ParseOptions) -> Result<ParsedImage>) {
+    let input = BytesInput::new(NAME.as_ref(), data);
+    for partial in [false, true] {
+        match parse(&input, ParseOptions { partial }) {
+            Ok(image) => assert_inside(&image.runs, data),
+            Err(error) => assert_readable(&error),
+        }
+    }
+}
+
+/// Lists of runs given by hand, as text.
+pub fn runs(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match parse_runs(&text) {
+        // What is printed can be typed in again.
+        Ok(runs) => {
+            let printed = MemoryLayout::Runs(runs.clone()).to_string();
+            assert_eq!(parse_runs(&printed).ok(), Some(runs), "{printed}");
+        }
+        Err(error) => assert_readable(&error),
+    }
+}
+
+/// gzip streams.
+pub fn gzip(data: &[u8]) {
+    unpacked(data, unpack::gzip);
+}
+
+/// Zstandard streams.
+pub fn zstd(data: &[u8]) {
+    unpacked(data, unpack::zstd);
+}
+
+fn unpacked(data: &[u8], unpack: fn(&dyn ReadAt, UnpackOptions<'_>) -> Result<Unpacked>) {
+    let input = BytesInput::new(NAME.as_ref(), data);
+    for partial in [false, true] {
+        let options = UnpackOptions { max_unpacked: Some(MAX_UNPACKED), partial, ..UnpackOptions::default() };
+        match unpack(&input, options) {
+            Ok(unpacked) => assert!(unpacked.bytes.bytes().len() as u64 <= MAX_UNPACKED),
+            Err(error) => assert_readable(&error),
+        }
+    }
+}
+
+/// The firmware's tables in a raw image.
+pub fn firmware(data: &[u8]) {
+    let Ok(ranges) = firmware::ram_ranges(&FirmwareArea(data)) else { panic!("an image in memory can always be read") };
+    for pair in ranges.windows(2) {
+        assert!(pair[0].last() < Some(pair[1].start()), "sorted and disjoint: {ranges:?}");
+    }
+}
+
+/// An image of 1 MiB that holds nothing but what lies where the firmware's tables are.
+struct FirmwareArea<'a>(&'a [u8]);
+
+impl ReadAt for FirmwareArea<'_> {
+    fn path(&self) -> &Path {
+        NAME.as_ref()
+    }
+
+    fn size(&self) -> u64 {
+        1 << 20
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        for (byte, at) in buf.iter_mut().zip(offset..self.size()) {
+            let inside = at.checked_sub(0xf_0000).and_then(|at| self.0.get(at as usize));
+            *byte = inside.copied().unwrap_or_default();
+        }
+        Ok(buf.len().min(self.size().saturating_sub(offset) as usize))
+    }
+}
+
+/// Whole files, from detection to the memory that comes out.
+pub fn open(data: &[u8]) {
+    for partial in [false, true] {
+        let options = OpenOptions { max_unpacked: Some(MAX_UNPACKED), partial, ..OpenOptions::default() };
+        let snapshot = match open_bytes(NAME, data, &options) {
+            Ok(snapshot) => snapshot,
+            Err(error) => return assert_readable(&error),
+        };
+        // The first and the last bytes of every run arrive, and none of what lies behind it.
+        let metadata = snapshot.memory.metadata();
+        for run in metadata.runs.runs() {
+            let Some(last) = run.range.last() else { panic!("an empty run in {metadata:?}") };
+            for (at, there) in [(Some(run.range.start()), true), (Some(last), true), (last.checked_add(1), false)] {
+                let Some(at) = at else { continue };
+                let mut byte = [0];
+                let mut ops = [PhysRead::new(at, &mut byte)];
+                let arrived = snapshot.memory.read_batch(&mut ops).is_ok();
+                assert_eq!(arrived, there || metadata.runs.find(at).is_some(), "{at} of {metadata:?}");
+            }
+        }
+    }
+}
+
+/// Every run lies in the bytes, and no address is there twice.
+fn assert_inside(runs: &RunMap, data: &[u8]) {
+    let mut next = Some(PhysAddr::new(0));
+    for run in runs.runs() {
+        let end = run.offset.checked_add(run.range.len());
+        assert!(end.is_some_and(|end| end <= data.len() as u64), "{run:?} leaves {} bytes", data.len());
+        assert!(next.is_some_and(|next| next <= run.range.start()) && !run.range.is_empty(), "{runs:?}");
+        next = run.range.end();
+    }
+}
+
+/// An error can be told to a person.
+pub(crate) fn assert_readable(error: &Error) {
+    let text = error.to_string();
+    assert!(!text.is_empty() && text.len() < 64 << 10, "{} bytes of text", text.len());
+}

@@ -1,0 +1,83 @@
+//! The seeds of the corpus: built here, from the formats' documents, by code that shares nothing with what reads them.
+//!
+//! Owns: which seeds there are. `UPDATE_CORPUS=1 cargo test -p memflow-fuzz --test corpus` writes them anew; files that no
+//! builder makes (finds of libFuzzer) are left alone. Must not know: the parsers.
+//! Keeps: a seed is small (mutations of small inputs reach more), and the committed file is what the builder makes.
+
+#[path = "../../../os/linux/src/types/synthetic.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the corpus uses its part")]
+mod btf_builder;
+#[path = "../../../connectors/snapshot/tests/common/mod.rs"]
+mod images;
+#[path = "../../../os/linux/src/symbols/synthetic.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the corpus uses its part")]
+mod kallsyms_builder;
+mod linux;
+mod paging;
+mod snapshot;
+
+use std::{fs, path::Path};
+
+use memflow_linux::fuzzing;
+use memflow_snapshot::{
+    BytesInput, OpenOptions, ParseOptions, elf, lime, open_bytes, parse_runs,
+    unpack::{self, UnpackOptions},
+};
+
+/// Bytes of the largest seed.
+const MAX_LEN: usize = 20 << 10;
+
+/// A seed: target, name, bytes.
+type Seed = (&'static str, &'static str, Vec<u8>);
+
+fn seeds() -> Vec<Seed> {
+    [snapshot::seeds(), linux::seeds(), paging::seeds()].concat()
+}
+
+#[test]
+fn seeds_are_what_the_builders_make() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let update = std::env::var_os("UPDATE_CORPUS").is_some();
+    for (target, name, bytes) in seeds() {
+        let path = folder.join(target).join(name);
+        assert!(bytes.len() <= MAX_LEN, "{target}/{name} has {} bytes", bytes.len());
+        if update {
+            fs::create_dir_all(folder.join(target)).unwrap();
+            fs::write(&path, &bytes).unwrap();
+        }
+        let committed = fs::read(&path).unwrap_or_default();
+        assert!(committed == bytes, "{} is not what the builder makes; UPDATE_CORPUS=1 writes it", path.display());
+    }
+}
+
+#[test]
+fn seeds_reach_the_end_of_their_parser() {
+    let mut opened = 0;
+    for (target, name, bytes) in seeds().into_iter().filter(|(_, name, _)| !name.starts_with("regression-")) {
+        let input = BytesInput::new(name.as_ref(), &bytes);
+        let strict = ParseOptions::default();
+        let some = |found: usize| match found {
+            0 => Err(memflow_core::Error::NotFound { what: "anything", name: name.to_owned() }),
+            _ => Ok(()),
+        };
+        let unpack = UnpackOptions { max_unpacked: Some(1 << 20), ..UnpackOptions::default() };
+        let result = match target {
+            "elf" => elf::parse(&input, strict).map(drop),
+            "lime" => lime::parse(&input, strict).map(drop),
+            "runs" => parse_runs(std::str::from_utf8(&bytes).unwrap()).map(drop),
+            "btf" => memflow_linux::Types::parse(bytes).map(drop),
+            "open" => open_bytes(name, &bytes, &OpenOptions::default()).map(drop),
+            "gzip" => unpack::gzip(&input, unpack).map(drop),
+            "zstd" => unpack::zstd(&input, unpack).map(drop),
+            "kallsyms" => some(fuzzing::kallsyms(&bytes)),
+            "vmcoreinfo" => some(fuzzing::vmcoreinfo(&bytes)),
+            "log_flat" => some(fuzzing::log_flat(&bytes)),
+            "log_ring" => some(fuzzing::log_ring(&bytes)),
+            // Tables that overlap have no end to reach; pages are checked against the slow walker by the target itself.
+            _ => continue,
+        };
+        result.unwrap_or_else(|error| panic!("{target}/{name}: {error}"));
+        opened += 1;
+    }
+    assert!(opened > 10);
+}

@@ -1,0 +1,158 @@
+//! Seeds for files that hold physical memory.
+//!
+//! Source: `images`; for the firmware's tables DMTF DSP0134 (SMBIOS 3.7): 5.2 and 7.20.
+
+use super::{
+    Seed,
+    images::{
+        Segment, elf, gzip_stored, lime, lime_header, note, pattern, prstatus32, prstatus64, qemu_note, zstd_raw,
+        zstd_skippable,
+    },
+};
+
+/// What `gzip -9` makes of "memory " forty times and the bytes 0 to 39.
+const GZIP_DYNAMIC: &str = "1f8b0800000000000203cb4dcdcd2faa54c81da5502906462666165636760e4e2e6e1e5e3e7e0141216111513171094\
+                            929691959397905452565155535750028837aa940010000";
+/// What `zstd -19 --check` makes of "memory " forty times and the bytes 0 to 39, three times.
+const ZSTD_COMPRESSED: &str = "28b52ffd0468dd0100f4026d656d6f727920000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d\
+                               1e1f20212223242526270200e8a5d0e220b56c018de39ea0";
+
+pub(crate) fn seeds() -> Vec<Seed> {
+    let (whole64, whole32) = (elf64(), elf32());
+    vec![
+        ("elf", "elf64", whole64.clone()),
+        ("elf", "elf32", whole32),
+        ("elf", "gap-in-segment", gap_in_segment()),
+        ("elf", "same-bytes-twice", same_bytes_twice()),
+        ("lime", "three-ranges", small_lime()),
+        ("lime", "padding", [small_lime(), vec![0; 40], lime(&[(0x9000, pattern(9, 16))])].concat()),
+        ("lime", "last-page", [lime_header(0xffff_ffff_ffff_ffe0, u64::MAX - 1), pattern(4, 31)].concat()),
+        ("runs", "one", b"0-4095@0".to_vec()),
+        ("runs", "pc", b"0-0xbfffffff@0,0x100000000-0x13fffffff@0xc0000000".to_vec()),
+        ("runs", "unsorted", b"0x3000-0x3fff@0x10, 0-0xfff@0x2000 ,4096-8191@65536".to_vec()),
+        ("runs", "ends", b"0xfffffffffffff000-0xffffffffffffffff@0".to_vec()),
+        ("gzip", "stored", gzip_stored(&pattern(1, 300))),
+        ("gzip", "members", [gzip_stored(&[]), gzip_stored(b"one"), gzip_stored(b"two"), vec![0; 9]].concat()),
+        ("gzip", "every-header-field", gzip_with_fields()),
+        ("gzip", "dynamic", bytes(GZIP_DYNAMIC)),
+        ("zstd", "raw", zstd_raw(&pattern(1, 300))),
+        ("zstd", "frames", [zstd_skippable(b"skip"), zstd_raw(b"one"), zstd_raw(&[]), zstd_raw(b"two")].concat()),
+        ("zstd", "run-length", zstd_run_length()),
+        ("zstd", "compressed", bytes(ZSTD_COMPRESSED)),
+        ("firmware", "entry-32", firmware(entry32, &[range32(0, 0x27_ffff), range32(0x40_0000, 0x4f_ffff)])),
+        ("firmware", "entry-64", firmware(entry64, &[range32(0, 0x1fff), range64(0x1_0000_0000, 0x1_7fff_ffff)])),
+        ("firmware", "overlap", firmware(entry32, &[range32(0, 0x2000), range32(0x1000, 0x3000)])),
+        ("open", "elf64", whole64.clone()),
+        ("open", "lime", small_lime()),
+        ("open", "raw", pattern(3, 4096)),
+        ("open", "gzip-elf64", gzip_stored(&whole64)),
+        ("open", "zstd-lime", zstd_raw(&small_lime())),
+    ]
+}
+
+fn elf64() -> Vec<u8> {
+    let notes = [
+        prstatus64(0x1111, 0x2222),
+        qemu_note(true),
+        qemu_note(false),
+        note("VMCOREINFO", 0, b"OSRELEASE=6.1.0\nSYMBOL(_stext)=ffffffff81000000\n"),
+    ]
+    .concat();
+    elf(true, 62, &notes, &[Segment::new(0, pattern(0, 0x80)), Segment::new(0x10_0000, pattern(7, 0x40))])
+}
+
+fn elf32() -> Vec<u8> {
+    let notes = [prstatus32(0x1111, 0x2222), qemu_note(true)].concat();
+    elf(false, 3, &notes, &[Segment::new(0, pattern(0, 0x40)), Segment::new(0x8000, pattern(7, 0x40))])
+}
+
+fn gap_in_segment() -> Vec<u8> {
+    let mut low = Segment::new(0x1000, pattern(2, 0x30));
+    (low.memsz, low.vaddr) = (0x1000, 0xffff_8880_0000_1000);
+    elf(true, 62, &qemu_note(true), &[low, Segment::new(0x2000, pattern(3, 0x20))])
+}
+
+/// Segments that overlap and agree, as `/proc/vmcore` has them for the kernel's text.
+fn same_bytes_twice() -> Vec<u8> {
+    let bytes = pattern(5, 0x60);
+    let inner = Segment::new(0x1020, bytes[0x20..0x40].to_vec());
+    elf(true, 62, &qemu_note(false), &[Segment::new(0x1000, bytes), inner])
+}
+
+fn small_lime() -> Vec<u8> {
+    lime(&[(0x1000, pattern(1, 0x40)), (0x2000, pattern(2, 0x20)), (0x20_0000, pattern(3, 1))])
+}
+
+/// A member with extra field, name, comment and header checksum (RFC 1952, 2.3). The checksum is not looked at.
+fn gzip_with_fields() -> Vec<u8> {
+    let mut member = gzip_stored(b"fields");
+    member[3] = 0b1_1110;
+    member.splice(10..10, *b"\x04\0AB\0\0name\0a comment\0\x12\x34");
+    member
+}
+
+/// One frame with a block of one byte repeated (RFC 8878, 3.1.1.2).
+fn zstd_run_length() -> Vec<u8> {
+    let len = 100_000u32;
+    let mut out = vec![0x28, 0xb5, 0x2f, 0xfd, 0xa0];
+    out.extend(len.to_le_bytes());
+    out.extend(&(1 | 1 << 1 | len << 3).to_le_bytes()[..3]);
+    out.push(0x5a);
+    out
+}
+
+/// The firmware's area: an entry point at its start, the table 64 bytes behind it.
+fn firmware(entry: fn(u64, usize) -> Vec<u8>, structures: &[Vec<u8>]) -> Vec<u8> {
+    let mut table = vec![1, 8, 0, 1, 1, 2, 0, 0];
+    table.extend(b"maker\0name\0\0");
+    table.extend(structures.concat());
+    table.extend([127, 4, 0, 9, 0, 0]);
+    let mut area = entry(0xf_0040, table.len());
+    area.resize(0x40, 0);
+    area.extend(table);
+    area
+}
+
+fn entry32(table: u64, len: usize) -> Vec<u8> {
+    let mut entry = b"_SM_\0\x1f\x03\0\x40\0\0\0\0\0\0\0_DMI_\0".to_vec();
+    entry.extend((len as u16).to_le_bytes());
+    entry.extend((table as u32).to_le_bytes());
+    entry.extend([3, 0, 0x30]);
+    with_checksum(entry, 4)
+}
+
+fn entry64(table: u64, len: usize) -> Vec<u8> {
+    let mut entry = b"_SM3_\0\x18\x03\x07\0\x01\0".to_vec();
+    entry.extend((len as u32).to_le_bytes());
+    entry.extend(table.to_le_bytes());
+    with_checksum(entry, 5)
+}
+
+fn with_checksum(mut entry: Vec<u8>, at: usize) -> Vec<u8> {
+    entry[at] = entry.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).wrapping_neg();
+    entry
+}
+
+/// Structure type 19 with a range in KiB.
+fn range32(first: u32, last: u32) -> Vec<u8> {
+    let mut out = vec![19, 15, 0, 2];
+    out.extend((first >> 10).to_le_bytes());
+    out.extend((last >> 10).to_le_bytes());
+    out.extend([0, 0x10, 1, 0, 0]);
+    out
+}
+
+/// Structure type 19 with a range in bytes.
+fn range64(first: u64, last: u64) -> Vec<u8> {
+    let mut out = vec![19, 31, 0, 3];
+    out.extend([0xff; 8]);
+    out.extend([0, 0x10, 1]);
+    out.extend(first.to_le_bytes());
+    out.extend(last.to_le_bytes());
+    out.extend([0, 0]);
+    out
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
