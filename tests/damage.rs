@@ -88,8 +88,8 @@ fn kernel_is_found_without_vmcoreinfo_and_without_registers() {
     }
 }
 
-/// The memory without VMCOREINFO and with zeros for the kernel's symbol table.
-fn without_symbols(guest: &CapturedGuest) -> Patched {
+/// Puts zeros in place of the kernel's symbol table.
+fn wipe_symbols(memory: Patched, guest: &CapturedGuest) -> Patched {
     let os = sound(guest);
     let count = physical(&os, noted(&os, "kallsyms_num_syms"));
     let mut raw = [0; 4];
@@ -98,7 +98,7 @@ fn without_symbols(guest: &CapturedGuest) -> Patched {
     assert!(count_of_symbols > 10_000, "{count_of_symbols}");
     let names = noted(&os, "kallsyms_names");
     let names_len = noted(&os, "kallsyms_token_table").offset_from(names).unwrap();
-    let mut patched = without_vmcoreinfo(guest).with(count, vec![0; 4]);
+    let mut patched = memory.with(count, vec![0; 4]);
     for (from, len) in [
         (names, names_len),
         (noted(&os, "kallsyms_token_table"), 0x400),
@@ -108,7 +108,7 @@ fn without_symbols(guest: &CapturedGuest) -> Patched {
         // The kernel's image is contiguous in physical memory.
         patched = patched.with(physical(&os, from), vec![0; len as usize]);
     }
-    patched.without_facts()
+    patched
 }
 
 #[test]
@@ -116,7 +116,8 @@ fn kernel_without_symbol_table_is_found_by_its_types_and_first_task() {
     for name in GUESTS {
         let guest = guest(name);
         let whole = sound(&guest);
-        let os = open(without_symbols(&guest)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let wiped = wipe_symbols(without_vmcoreinfo(&guest), &guest).without_facts();
+        let os = open(wiped).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(os.kernel_space(), whole.kernel_space(), "{name}");
         let (info, expected) = (os.kernel(), whole.kernel());
         assert_eq!(
@@ -148,6 +149,25 @@ fn kernel_without_symbol_table_is_found_by_its_types_and_first_task() {
         ] {
             assert!(error.to_string().contains("the kernel's symbol table was not found"), "{name}: {error}");
         }
+    }
+}
+
+#[test]
+fn kernel_whose_note_leads_to_no_symbol_table_keeps_the_symbols_of_the_note() {
+    for name in GUESTS {
+        let guest = guest(name);
+        let whole = sound(&guest);
+        let wiped = wipe_symbols(Patched::new(Form::Dump.memory(&guest)), &guest);
+        let os = open(wiped).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(os.kernel_space(), whole.kernel_space(), "{name}");
+        assert_eq!(os.kernel().build_id, whole.kernel().build_id, "{name}");
+        assert_eq!(pids(&os.processes().unwrap().into_complete().unwrap()), expected_pids(&guest), "{name}");
+        assert!(os.symbols().unwrap_err().to_string().contains("the kernel's symbol table was not found"), "{name}");
+        // The note names the log's ring buffer.
+        let texts = |os: &LinuxOs| -> Vec<String> {
+            os.kernel_log().unwrap().into_complete().unwrap().into_iter().map(|record| record.text).collect()
+        };
+        assert_eq!(texts(&os), texts(&whole), "{name}");
     }
 }
 
