@@ -9,7 +9,7 @@ use std::{
 use memflow_core::{
     Error, MemoryViewExt, PageSize, PhysAddr, PhysRange, PhysicalMemory, VirtAddr,
     memory::PhysicalMemoryExt,
-    os::{Os, ProcessInfo},
+    os::{Os, ProcessInfo, RegionKind},
 };
 use memflow_guests::CapturedGuest;
 use memflow_linux::{LinuxOptions, LinuxOs};
@@ -85,6 +85,89 @@ fn kernel_is_found_without_vmcoreinfo_and_without_registers() {
         let os = open(without_vmcoreinfo(&guest).without_facts()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let list = os.processes().unwrap().into_complete().unwrap();
         assert_eq!(pids(&list), expected_pids(&guest), "{name}");
+    }
+}
+
+/// Puts zeros in place of the kernel's symbol table.
+fn wipe_symbols(memory: Patched, guest: &CapturedGuest) -> Patched {
+    let os = sound(guest);
+    let count = physical(&os, noted(&os, "kallsyms_num_syms"));
+    let mut raw = [0; 4];
+    os.physical_memory().read_into(count, &mut raw).unwrap();
+    let count_of_symbols = u64::from(u32::from_le_bytes(raw));
+    assert!(count_of_symbols > 10_000, "{count_of_symbols}");
+    let names = noted(&os, "kallsyms_names");
+    let names_len = noted(&os, "kallsyms_token_table").offset_from(names).unwrap();
+    let mut patched = memory.with(count, vec![0; 4]);
+    for (from, len) in [
+        (names, names_len),
+        (noted(&os, "kallsyms_token_table"), 0x400),
+        (noted(&os, "kallsyms_token_index"), 0x200),
+        (noted(&os, "kallsyms_offsets"), count_of_symbols * 4),
+    ] {
+        // The kernel's image is contiguous in physical memory.
+        patched = patched.with(physical(&os, from), vec![0; len as usize]);
+    }
+    patched
+}
+
+#[test]
+fn kernel_without_symbol_table_is_found_by_its_types_and_first_task() {
+    for name in GUESTS {
+        let guest = guest(name);
+        let whole = sound(&guest);
+        let wiped = wipe_symbols(without_vmcoreinfo(&guest), &guest).without_facts();
+        let os = open(wiped).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(os.kernel_space(), whole.kernel_space(), "{name}");
+        let (info, expected) = (os.kernel(), whole.kernel());
+        assert_eq!(
+            (&info.release, &info.version, &info.hostname, info.base),
+            (&expected.release, &expected.version, &expected.hostname, expected.base),
+            "{name}"
+        );
+        assert!(info.evidence.iter().any(|line| line.contains("no symbol table")), "{name}: {:?}", info.evidence);
+
+        let list = os.processes().unwrap().into_complete().unwrap();
+        assert_eq!(pids(&list), expected_pids(&guest), "{name}");
+        let init = list.iter().find(|process| process.pid == 1).unwrap();
+        let (found, known) = (os.open(init).unwrap(), whole.open(init).unwrap());
+        assert_eq!(found.command_line().unwrap(), known.command_line().unwrap(), "{name}");
+        let (found, known) = (found.memory_map().unwrap(), known.memory_map().unwrap().into_complete().unwrap());
+        // The vsyscall page is in no process' records: only a symbol tells whether there is one, and the map says so.
+        let vsyscall = RegionKind::Special { name: "[vsyscall]".to_owned() };
+        let known: Vec<_> = known.into_iter().filter(|region| region.kind != vsyscall).collect();
+        assert_eq!(found.items, known, "{name}");
+        let problems: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+        assert!(problems.len() == 1 && problems[0].starts_with("vsyscall page"), "{name}: {problems:?}");
+
+        for error in [
+            os.symbols().unwrap_err(),
+            os.symbols_named("init_task").unwrap_err(),
+            os.symbol_at(info.base).unwrap_err(),
+            os.modules().unwrap_err(),
+            os.kernel_log().unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("the kernel's symbol table was not found"), "{name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn kernel_whose_note_leads_to_no_symbol_table_keeps_the_symbols_of_the_note() {
+    for name in GUESTS {
+        let guest = guest(name);
+        let whole = sound(&guest);
+        let wiped = wipe_symbols(Patched::new(Form::Dump.memory(&guest)), &guest);
+        let os = open(wiped).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(os.kernel_space(), whole.kernel_space(), "{name}");
+        assert_eq!(os.kernel().build_id, whole.kernel().build_id, "{name}");
+        assert_eq!(pids(&os.processes().unwrap().into_complete().unwrap()), expected_pids(&guest), "{name}");
+        assert!(os.symbols().unwrap_err().to_string().contains("the kernel's symbol table was not found"), "{name}");
+        // The note names the log's ring buffer.
+        let texts = |os: &LinuxOs| -> Vec<String> {
+            os.kernel_log().unwrap().into_complete().unwrap().into_iter().map(|record| record.text).collect()
+        };
+        assert_eq!(texts(&os), texts(&whole), "{name}");
     }
 }
 

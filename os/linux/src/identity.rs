@@ -14,11 +14,11 @@
 
 use std::fmt::Write;
 
-use memflow_core::{MemoryViewExt, Result, os::KernelInfo, view::SpaceView};
+use memflow_core::{Error, MemoryViewExt, Result, os::KernelInfo, view::SpaceView};
 
 use crate::{
     bytes::{Bytes, index},
-    symbols::Symbols,
+    symbols::{Sought, Symbols},
     types::Types,
 };
 
@@ -36,7 +36,12 @@ pub(crate) fn identify(view: &SpaceView, symbols: &Symbols, types: &Types) -> Re
         let field = types.field("uts_namespace", path)?;
         view.read_utf8_lossy(uts.wrapping_add(field.offset), index(field.size))
     };
-    let banner = view.read_utf8_lossy(symbols.require("linux_banner")?, MAX_BANNER)?;
+    let banner = match symbols.sought("linux_banner") {
+        Sought::At(banner) => view.read_utf8_lossy(banner, MAX_BANNER)?,
+        // As `uname -srv` prints it, which says less about the compiler.
+        Sought::Unknown => [text("name.sysname")?, text("name.release")?, text("name.version")?].join(" "),
+        Sought::Absent => return Err(Error::NotFound { what: "symbol", name: "linux_banner".to_owned() }),
+    };
     let base = symbols.address_of("_text").map_or_else(|| symbols.require("_stext"), Ok)?;
     let architecture = view.space().architecture().name;
     let mut info = KernelInfo::new("Linux", text("name.release")?, banner.trim_end(), architecture, base);

@@ -60,6 +60,6 @@ pub use crate::{
     kernel::{Kernel, LinuxOptions},
     os::LinuxOs,
     process::LinuxProcess,
-    symbols::{Symbols, module_symbols},
+    symbols::{SymbolTable, Symbols, module_symbols},
     types::{Field, Types},
 };

@@ -169,8 +169,9 @@ impl Os for LinuxOs {
     /// The kernel's own symbols by address, then those of each module, in the order of the module list and of the module's table.
     fn symbols(&self) -> Result<Listing<SymbolInfo>> {
         let kernel = &self.system.kernel;
+        let table = kernel.symbols.table()?;
         let modules = self.system.modules()?;
-        let mut listing = Listing { items: kernel.symbols.all(), problems: modules.problems };
+        let mut listing = Listing { items: table.all(), problems: modules.problems };
         for module in &modules.items {
             match module_symbols(kernel, module.info.address) {
                 Ok(symbols) => listing.items.extend(symbols),
@@ -182,7 +183,7 @@ impl Os for LinuxOs {
 
     fn symbols_named(&self, name: &str) -> Result<Vec<SymbolInfo>> {
         let kernel = &self.system.kernel;
-        let mut found = kernel.symbols.named(name);
+        let mut found = kernel.symbols.table()?.named(name);
         for module in self.system.modules()?.into_complete()? {
             let symbols = module_symbols(kernel, module.info.address)
                 .context(|| format!("symbols of module {}", module.info.name).into())?;
@@ -193,7 +194,7 @@ impl Os for LinuxOs {
 
     fn symbol_at(&self, address: VirtAddr) -> Result<Option<(SymbolInfo, u64)>> {
         let kernel = &self.system.kernel;
-        if let Some(found) = kernel.symbols.at(address) {
+        if let Some(found) = kernel.symbols.table()?.at(address) {
             return Ok(Some(found));
         }
         let modules = self.system.modules()?;

@@ -64,6 +64,14 @@ impl VmcoreInfo {
         u64::from_str_radix(text, 16).ok().map(VirtAddr::new)
     }
 
+    /// All `SYMBOL(name)` that are addresses.
+    pub(crate) fn symbols(&self) -> impl Iterator<Item = (&str, VirtAddr)> + '_ {
+        self.values.keys().filter_map(|key| {
+            let name = key.strip_prefix("SYMBOL(")?.strip_suffix(')')?;
+            Some((name, self.symbol(name)?))
+        })
+    }
+
     /// `NUMBER(name)`: a number; they are printed as signed.
     pub(crate) fn number(&self, name: &str) -> Option<i64> {
         let text = self.text(&format!("NUMBER({name})"))?;
@@ -89,6 +97,7 @@ mod tests {
         assert_eq!(info.symbol("_stext"), Some(VirtAddr::new(0xffff_ffff_9f20_0000)));
         assert_eq!(info.symbol("x"), None);
         assert_eq!(info.symbol("y"), None);
+        assert_eq!(info.symbols().collect::<Vec<_>>(), [("_stext", VirtAddr::new(0xffff_ffff_9f20_0000))]);
         assert_eq!(info.number("phys_base"), Some(-16_777_216));
     }
 

@@ -25,7 +25,7 @@ use super::{
     scan::Scan,
     search::{BANNER, Found, MAX_KERNELS, Search, describe, kernel_in},
 };
-use crate::symbols::{Addresses, Known, LANDMARK, Symbols};
+use crate::symbols::{Addresses, Known, LANDMARK, SymbolTable};
 
 /// Landmarks of a symbol table looked at.
 const MAX_LANDMARKS: usize = 64;
@@ -92,12 +92,13 @@ fn follow(search: &Search<'_>, landmark: PhysAddr) -> Option<Result<Found>> {
     let metadata = search.memory.metadata();
     let start = metadata.runs.find(landmark).map_or(landmark, |run| run.range.start());
     let virt = |address: PhysAddr| VirtAddr::new(address.as_u64());
-    let symbols = Symbols::from_landmark(&view, virt(landmark), virt(start), &Known::default(), Addresses::Physical)?;
+    let symbols =
+        SymbolTable::from_landmark(&view, virt(landmark), virt(start), &Known::default(), Addresses::Physical)?;
     Some(symbols.and_then(|symbols| kernel_of(search, &symbols, landmark)))
 }
 
 /// The kernel that a table in physical memory belongs to.
-fn kernel_of(search: &Search<'_>, symbols: &Symbols, table: PhysAddr) -> Result<Found> {
+fn kernel_of(search: &Search<'_>, symbols: &SymbolTable, table: PhysAddr) -> Result<Found> {
     let roots = roots(search, symbols, table)?;
     let mut refused = None;
     for root in roots {
@@ -125,7 +126,7 @@ fn maps_nothing(root: PhysAddr) -> Error {
 }
 
 /// Where the kernel's own root may lie in physical memory.
-fn roots(search: &Search<'_>, symbols: &Symbols, table: PhysAddr) -> Result<Vec<PhysAddr>> {
+fn roots(search: &Search<'_>, symbols: &SymbolTable, table: PhysAddr) -> Result<Vec<PhysAddr>> {
     let root = symbols.require("init_top_pgt").or_else(|_| symbols.require("init_level4_pgt"))?;
     if symbols.is_place_relative() {
         return Ok(vec![PhysAddr::new(root.as_u64())]);

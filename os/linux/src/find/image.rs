@@ -1,6 +1,6 @@
 //! The image of the kernel in an address space that maps it.
 //!
-//! Owns: where the image may lie and which of it is mapped; the search for the symbol table in it. Must not know: how the address
+//! Owns: where the image may lie and which of it is mapped; searches in it. Must not know: how the address
 //! space was found.
 //! Keeps: the range is fixed and each step of the walk covers a page or more, so hostile page tables cost a bounded time.
 //! Source: Linux `Documentation/arch/x86/x86_64/mm.rst` (kernel text mapping, at most 1 GiB).
@@ -10,12 +10,12 @@ use std::ops::ControlFlow;
 
 use memflow_core::{Error, MemoryViewExt, Result, VirtAddr, VirtRange, paging::MapBudget, view::SpaceView};
 
-use crate::symbols::{Addresses, Known, LANDMARK, Symbols};
+use crate::symbols::{Addresses, Known, LANDMARK, SymbolTable};
 
 /// Where the image may lie.
-const START: u64 = 0xffff_ffff_8000_0000;
+pub(super) const START: u64 = 0xffff_ffff_8000_0000;
 /// Up to where modules start at the earliest.
-const LEN: u64 = 1 << 30;
+pub(super) const LEN: u64 = 1 << 30;
 /// Tables that map such a range: one of each upper level and one for each 2 MiB.
 const MAX_TABLES: u64 = 1 << 10;
 /// Changes of rights or frames in the range; kernels have some dozens.
@@ -43,41 +43,56 @@ pub(super) fn runs(view: &SpaceView) -> Vec<VirtRange> {
     runs
 }
 
-/// The symbol table in the image.
-pub(super) fn symbols(view: &SpaceView, known: &Known) -> Result<Symbols> {
-    let runs = runs(view);
-    let mut refused = None;
-    let mut landmarks = 0;
-    for run in &runs {
+/// Calls `visit` with each place of `needle` in the mapped parts and the start of the part, until it breaks.
+pub(super) fn places(
+    view: &SpaceView,
+    runs: &[VirtRange],
+    needle: &[u8],
+    visit: &mut dyn FnMut(VirtAddr, VirtAddr) -> ControlFlow<()>,
+) {
+    for run in runs {
         let mut from = 0;
         while from < run.len() {
             let at = run.start().wrapping_add(from);
-            let len = (run.len() - from).min(PIECE + LANDMARK.len() as u64);
+            // So that what lies over the seam is found, once.
+            let overlap = (needle.len() as u64).saturating_sub(1);
+            let len = (run.len() - from).min(PIECE + overlap);
             from += PIECE;
-            // A part of the image that cannot be read has no table; if that hides it, the error below says that none was found.
+            // A part of the image that cannot be read holds nothing; if that hides what is looked for, it is told as not found.
             let Ok(bytes) = view.read_bytes(at, len) else { continue };
-            for offset in memchr::memmem::find_iter(&bytes, LANDMARK) {
-                let digits = at.wrapping_add(offset as u64);
-                landmarks += 1;
-                match Symbols::from_landmark(view, digits, run.start(), known, Addresses::Virtual) {
-                    Some(Ok(symbols)) => return Ok(symbols),
-                    Some(Err(error)) => refused = Some(error),
-                    None => {}
-                }
-                if landmarks == MAX_LANDMARKS {
-                    break;
+            for offset in memchr::memmem::find_iter(&bytes, needle) {
+                if visit(at.wrapping_add(offset as u64), run.start()).is_break() {
+                    return;
                 }
             }
         }
     }
+}
+
+/// The symbol table in the image.
+pub(super) fn symbols(view: &SpaceView, known: &Known) -> Result<SymbolTable> {
+    let runs = runs(view);
+    let (mut found, mut refused) = (None, None);
+    let mut landmarks = 0;
+    places(view, &runs, LANDMARK, &mut |digits, start| {
+        landmarks += 1;
+        match SymbolTable::from_landmark(view, digits, start, known, Addresses::Virtual) {
+            Some(Ok(table)) => found = Some(table),
+            Some(Err(error)) => refused = Some(error),
+            None => {}
+        }
+        if found.is_some() || landmarks == MAX_LANDMARKS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
     let mapped: u64 = runs.iter().map(VirtRange::len).sum();
-    Err(refused.unwrap_or(Error::Corrupt {
-        what: "kernel's image",
-        address: VirtAddr::new(START).into(),
-        expected: "a symbol table (kallsyms)".into(),
-        found: match mapped {
-            0 => "nothing mapped".into(),
-            _ => format!("{mapped:#x} mapped bytes without one").into(),
-        },
-    }))
+    found.ok_or_else(|| {
+        refused.unwrap_or(Error::Corrupt {
+            what: "kernel's image",
+            address: VirtAddr::new(START).into(),
+            expected: "a symbol table (kallsyms)".into(),
+            found: match mapped {
+                0 => "nothing mapped".into(),
+                _ => format!("{mapped:#x} mapped bytes without one").into(),
+            },
+        })
+    })
 }

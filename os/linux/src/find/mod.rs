@@ -1,11 +1,14 @@
 //! Finding a Linux kernel in physical memory: its page tables, confirmed by its symbols.
 //!
 //! From the cheapest to the dearest: a root that the caller gives, the VMCOREINFO note that the target gives ([`note`]), the root
-//! registers of its vCPUs ([`vcpu`]), the note in its memory, and at last the symbol table in its memory ([`blind`]).
+//! registers of its vCPUs ([`vcpu`]), the note in its memory, the symbol table in its memory ([`blind`]), and at last, without any
+//! symbol, its type information ([`btf`]) and its first task ([`idle`]).
 //!
 //! Must not know: types, tasks, files, anything a found kernel is used for.
 
 mod blind;
+mod btf;
+mod idle;
 mod image;
 mod note;
 mod scan;

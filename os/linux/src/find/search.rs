@@ -22,14 +22,14 @@ use memflow_core::{
 };
 
 use super::{
-    blind, image,
+    blind, idle, image,
     note::{self, Confirmed, unsupported},
     vcpu,
 };
 use crate::{
     clock::Clock,
     kernel::LinuxOptions,
-    symbols::{Known, Symbols},
+    symbols::{Known, SymbolTable, Symbols},
     types::Types,
     vmcoreinfo::VmcoreInfo,
 };
@@ -38,7 +38,7 @@ use crate::{
 pub(crate) type Progress = dyn Fn(&'static str, u64, u64) -> ControlFlow<()> + Send + Sync;
 
 /// Largest BTF section taken; a kernel with every option has about 8 MiB.
-const MAX_BTF: u64 = 64 << 20;
+pub(super) const MAX_BTF: u64 = 64 << 20;
 /// Kernels looked at when several lie in memory.
 pub(super) const MAX_KERNELS: usize = 8;
 /// Lines of evidence kept.
@@ -63,6 +63,8 @@ pub(super) struct Search<'a> {
     pub(super) memory: &'a Arc<dyn PhysicalMemory>,
     pub(super) progress: Option<&'a Progress>,
     evidence: Vec<String>,
+    /// Notes that hold true, of kernels whose symbols could not be had.
+    confirmed: Vec<(AddressSpace, VmcoreInfo)>,
     /// The first kernel that was certainly there and could not be used.
     unusable: Option<Error>,
 }
@@ -95,7 +97,7 @@ impl Search<'_> {
         let view = SpaceView::new(self.memory.clone(), space);
         let what = format!("{what}: {}", describe(view.space()));
         let release = note.release().unwrap_or("of unknown release").to_owned();
-        let symbols = match Symbols::from_note(&view, &note, &known) {
+        let symbols = match SymbolTable::from_note(&view, &note, &known) {
             Some(Err(why)) => {
                 self.tell(&what, format!("kallsyms where the note says: {why}"));
                 image::symbols(&view, &known).map_err(|_| why)
@@ -103,16 +105,28 @@ impl Search<'_> {
             Some(symbols) => symbols,
             None => image::symbols(&view, &known),
         };
-        match symbols.and_then(|symbols| complete(&view, Some(note), symbols)) {
+        match symbols.and_then(|symbols| complete(&view, Some(note.clone()), symbols)) {
             Ok(found) => {
                 self.tell(what, found.symbols.describe());
                 Some(found)
             }
             Err(error) => {
                 self.tell_unusable(what, error.context(format!("Linux {release}")));
+                self.confirmed.push((view.space().clone(), note));
                 None
             }
         }
+    }
+
+    /// The note that led to these page tables, though not to symbols.
+    pub(super) fn confirmed_note(&self, space: &AddressSpace) -> Option<&VmcoreInfo> {
+        self.confirmed.iter().find(|(confirmed, _)| confirmed == space).map(|(_, note)| note)
+    }
+
+    /// What became of the search for a symbol table.
+    pub(super) fn why_no_table(&self) -> String {
+        let last = self.evidence.iter().rev().find(|line| line.contains("kallsyms"));
+        last.cloned().unwrap_or_else(|| "no kallsyms in memory".to_owned())
     }
 
     /// The kernel that ran last, of several that lie in memory: a machine that was started again without losing its memory still
@@ -138,13 +152,13 @@ impl Search<'_> {
 }
 
 /// Adds types to a kernel whose space and symbols are known.
-pub(super) fn complete(view: &SpaceView, note: Option<VmcoreInfo>, symbols: Symbols) -> Result<Found> {
+pub(super) fn complete(view: &SpaceView, note: Option<VmcoreInfo>, symbols: SymbolTable) -> Result<Found> {
     let types = read_types(view, &symbols).context(|| "types (BTF)".into())?;
-    Ok(Found { space: view.space().clone(), note, symbols, types })
+    Ok(Found { space: view.space().clone(), note, symbols: symbols.into(), types })
 }
 
 /// Reads the BTF section, which lies between two symbols.
-fn read_types(view: &SpaceView, symbols: &Symbols) -> Result<Types> {
+fn read_types(view: &SpaceView, symbols: &SymbolTable) -> Result<Types> {
     let start = symbols.address_of("__start_BTF").ok_or_else(|| {
         unsupported(
             "a kernel without type information",
@@ -167,7 +181,13 @@ fn read_types(view: &SpaceView, symbols: &Symbols) -> Result<Types> {
 /// [`Error::NotRecognised`] with what became of each attempt; [`Error::Cancelled`]; or, when a kernel was certainly there, why it
 /// cannot be used.
 pub(crate) fn find(memory: &Arc<dyn PhysicalMemory>, options: &LinuxOptions) -> Result<(Found, Vec<String>)> {
-    let mut search = Search { memory, progress: options.progress.as_deref(), evidence: Vec::new(), unusable: None };
+    let mut search = Search {
+        memory,
+        progress: options.progress.as_deref(),
+        evidence: Vec::new(),
+        confirmed: Vec::new(),
+        unusable: None,
+    };
     if let Some(found) = attempts(&mut search, options)? {
         return Ok((found, search.evidence));
     }
@@ -208,6 +228,9 @@ fn attempts(search: &mut Search<'_>, options: &LinuxOptions) -> Result<Option<Fo
     if found.is_empty() {
         found = blind::find(search)?;
     }
+    if found.is_empty() {
+        return idle::find(search);
+    }
     Ok(search.newest(found))
 }
 
@@ -226,7 +249,7 @@ pub(super) fn describe(space: &AddressSpace) -> String {
 
 /// The kernel's own address space, whose root its symbols name, reached through any address space that maps the kernel; confirmed
 /// by the banner, which both must see.
-pub(super) fn kernel_space(view: &SpaceView, symbols: &Symbols) -> Result<AddressSpace> {
+pub(super) fn kernel_space(view: &SpaceView, symbols: &SymbolTable) -> Result<AddressSpace> {
     // Names of the root: since v4.13, before.
     let root = symbols.require("init_top_pgt").or_else(|_| symbols.require("init_level4_pgt"))?;
     let banner = symbols.require("linux_banner")?;

@@ -31,6 +31,9 @@ const BANNER: u64 = 0x30_0000;
 const UTS: u64 = 0x30_1000;
 const ROOT: u64 = 0x30_2000;
 const CLOCK: u64 = 0x30_3000;
+const IDLE: u64 = 0x30_4000;
+const INIT: u64 = 0x30_4800;
+const NSPROXY: u64 = 0x30_4c00;
 const BTF: u64 = 0x31_0000;
 /// Page that holds the note.
 const NOTE: u64 = 0x10_0000;
@@ -46,10 +49,19 @@ struct Plan {
     /// Seconds after 1970 that its clock shows.
     clock: u64,
     note: bool,
+    /// Whether it has a symbol table; one without has tasks.
+    symbols: bool,
 }
 
-const PLAN: Plan =
-    Plan { mode: PagingMode::X64, order: Order::New, kind: Kind::Percpu, shift: 0, clock: 1_000, note: true };
+const PLAN: Plan = Plan {
+    mode: PagingMode::X64,
+    order: Order::New,
+    kind: Kind::Percpu,
+    shift: 0,
+    clock: 1_000,
+    note: true,
+    symbols: true,
+};
 
 fn types() -> Vec<u8> {
     let mut b = Builder::new();
@@ -60,6 +72,25 @@ fn types() -> Vec<u8> {
     let members: Vec<_> = names.iter().zip(0u32..).map(|(name, index)| (*name, text, index * 65 * 8, 0)).collect();
     let uts = b.structure("new_utsname", 390, &members);
     b.structure("uts_namespace", 400, &[("name", uts, 0, 0)]);
+    let int = b.int("int", 4, 32);
+    let comm = b.array(char, long, 16);
+    let pointer = b.pointer(0);
+    let list = b.structure("list_head", 16, &[("next", pointer, 0, 0), ("prev", pointer, 64, 0)]);
+    b.structure("nsproxy", 16, &[("uts_ns", pointer, 64, 0)]);
+    b.structure(
+        "task_struct",
+        80,
+        &[
+            ("pid", int, 32, 0),
+            ("tgid", int, 64, 0),
+            ("comm", comm, 96, 0),
+            ("group_leader", pointer, 256, 0),
+            ("parent", pointer, 320, 0),
+            ("real_parent", pointer, 384, 0),
+            ("tasks", list, 448, 0),
+            ("nsproxy", pointer, 576, 0),
+        ],
+    );
     b.structure(
         "timekeeper",
         24,
@@ -99,6 +130,19 @@ fn note(plan: Plan) -> String {
     )
 }
 
+/// A task that is alone with another one in the list of tasks.
+fn task(pid: u32, name: &str, own: u64, parent: u64, other: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 12];
+    bytes[4..8].copy_from_slice(&pid.to_le_bytes());
+    bytes[8..12].copy_from_slice(&pid.to_le_bytes());
+    bytes.extend(name.as_bytes());
+    bytes.resize(32, 0);
+    for pointer in [own, parent, parent, other + 56, other + 56, BASE + NSPROXY] {
+        bytes.extend(pointer.to_le_bytes());
+    }
+    bytes
+}
+
 /// A frame below the image that the machine's builder uses for its root; the kernel's own root is a copy in the image.
 fn machine(plans: &[Plan]) -> (Arc<dyn PhysicalMemory>, u64) {
     let mut bytes = vec![0; 0x200_0000];
@@ -124,8 +168,15 @@ fn machine(plans: &[Plan]) -> (Arc<dyn PhysicalMemory>, u64) {
 
         let image = IMAGE + plan.shift;
         let btf = types();
-        put(image, &synthetic::build(plan.order, plan.kind, &symbols(plan.kind, btf.len() as u64)).0);
-        put(image + BANNER, format!("Linux version {RELEASE} (test)\n\0").as_bytes());
+        if plan.symbols {
+            put(image, &synthetic::build(plan.order, plan.kind, &symbols(plan.kind, btf.len() as u64)).0);
+        } else {
+            let (idle, init) = (BASE + IDLE, BASE + INIT);
+            put(image + IDLE, &task(0, "swapper/0", idle, idle, init));
+            put(image + INIT, &task(1, "init", init, idle, idle));
+            put(image + NSPROXY + 8, &(BASE + UTS).to_le_bytes());
+        }
+        put(image + BANNER, format!("Linux version {RELEASE} (test) #1\n\0").as_bytes());
         for (index, name) in ["Linux", "host", RELEASE, "#1", "x86_64", "(none)"].iter().enumerate() {
             put(image + UTS + index as u64 * 65, name.as_bytes());
         }
@@ -174,12 +225,12 @@ fn open(memory: Arc<dyn PhysicalMemory>) -> Result<Kernel> {
 
 fn check(kernel: &Kernel, plan: Plan) {
     assert_eq!(kernel.info.release, RELEASE);
-    assert_eq!(kernel.info.version, format!("Linux version {RELEASE} (test)"));
+    assert_eq!(kernel.info.version, format!("Linux version {RELEASE} (test) #1"));
     assert_eq!(kernel.info.hostname.as_deref(), Some("host"));
     assert_eq!(kernel.info.base, VirtAddr::new(BASE));
     assert_eq!(kernel.info.architecture, plan.mode.architecture().name);
     assert_eq!(kernel.symbols.address_of("init_uts_ns"), Some(VirtAddr::new(BASE + UTS)));
-    assert_eq!(kernel.symbols.len(), symbols(plan.kind, 0).len());
+    assert_eq!(kernel.symbols.table().unwrap().len(), symbols(plan.kind, 0).len());
     assert_eq!(kernel.view.space().root(), PhysAddr::new(IMAGE + plan.shift + ROOT));
 }
 
@@ -264,6 +315,76 @@ fn kernel_that_ran_before_is_told_from_the_one_that_runs() {
 }
 
 #[test]
+fn kernel_without_symbols_is_found_by_its_types_and_first_task() {
+    for mode in [PagingMode::X64, PagingMode::La57] {
+        for note in [false, true] {
+            let kernel = open(machine(&[Plan { mode, note, symbols: false, shift: 0x60_0000, ..PLAN }]).0).unwrap();
+            assert_eq!(kernel.info.release, RELEASE);
+            assert_eq!(kernel.info.version, format!("Linux version {RELEASE} (test) #1"));
+            assert_eq!(kernel.info.base, VirtAddr::new(BASE));
+            assert_eq!(kernel.info.architecture, mode.architecture().name);
+            assert_eq!(kernel.view.space().root(), PhysAddr::new(IMAGE + 0x60_0000 + ROOT));
+            let known = |name: &str, offset: u64| {
+                assert_eq!(kernel.symbols.address_of(name), Some(VirtAddr::new(BASE + offset)), "{name}");
+            };
+            known("init_task", IDLE);
+            known("init_top_pgt", ROOT);
+            known("__start_BTF", BTF);
+            known("__stop_BTF", BTF + types().len() as u64);
+            // What only the note says counts too.
+            assert_eq!(kernel.symbols.address_of("swapper_pg_dir").is_some(), note);
+            assert_eq!(kernel.info.build_id.as_deref(), note.then_some("00ff"));
+            let error = kernel.symbols.table().unwrap_err().to_string();
+            assert!(
+                error.contains("the kernel's symbol table was not found: ") && error.contains("kallsyms"),
+                "{error}"
+            );
+            let error = kernel.boot_time().unwrap_err();
+            assert!(error.is_not_found() && error.to_string().contains("was not found"), "{error}");
+            let evidence = kernel.info.evidence.join("; ");
+            assert!(evidence.contains("no symbol table, only the addresses of _text, init_task"), "{evidence}");
+        }
+    }
+}
+
+#[test]
+fn types_and_tasks_that_do_not_belong_together_are_refused() {
+    let plan = Plan { note: false, symbols: false, ..PLAN };
+    let damaged = |damage: &dyn Fn(&mut [u8])| {
+        let (inner, _) = machine(&[plan]);
+        let mut bytes = vec![0; 0x200_0000];
+        inner.read_batch(&mut [PhysRead::new(PhysAddr::new(0), &mut bytes)]).unwrap();
+        damage(&mut bytes);
+        let error = open(memory(bytes, TargetFacts::default())).unwrap_err();
+        assert!(matches!(error, Error::NotRecognised { .. }), "{error}");
+        error.to_string()
+    };
+    let at = |offset: u64| (IMAGE + offset) as usize;
+    let error = damaged(&|bytes| {
+        bytes.copy_within(at(BTF)..at(BTF) + types().len(), 0x180_0000);
+        bytes[at(BTF)] = 0;
+    });
+    assert!(error.contains("types (BTF) at physical 0x1800000: expected mapped at"), "{error}");
+    let error = damaged(&|bytes| bytes[at(IDLE) + 4] = 1);
+    assert!(error.contains("found none among 1 places of the name"), "{error}");
+    let error = damaged(&|bytes| bytes[at(IDLE) + 32] ^= 8);
+    assert!(error.contains("found none among 1 places of the name"), "{error}");
+    let error = damaged(&|bytes| bytes[at(INIT) + 4] = 2);
+    assert!(error.contains("expected process 1 after the first task, found process 2"), "{error}");
+    let error = damaged(&|bytes| bytes[at(ROOT)..at(ROOT) + 0x1000].fill(0));
+    assert!(error.contains("page tables at physical"), "{error}");
+    let error = damaged(&|bytes| bytes[at(UTS) + 130] = b'?');
+    assert!(error.contains("expected a release such as 6.1.0"), "{error}");
+}
+
+#[test]
+fn several_kernels_without_symbols_are_not_guessed_among() {
+    let plan = Plan { note: false, symbols: false, ..PLAN };
+    let error = open(machine(&[plan, Plan { shift: 0x80_0000, ..plan }]).0).unwrap_err();
+    assert!(error.to_string().starts_with("memory that holds 2 kernels is not supported: none of them has"), "{error}");
+}
+
+#[test]
 fn stale_note_is_refused_and_the_kernel_found_all_the_same() {
     let (inner, _) = machine(&[PLAN]);
     let mut bytes = vec![0; 0x200_0000];
@@ -288,7 +409,7 @@ fn memory_without_a_kernel_says_what_was_looked_for() {
             0 => "no Linux kernel found; looked for physical memory: the target holds none".to_owned(),
             _ => format!(
                 "no Linux kernel found; looked for VMCOREINFO: at the start of no page of {len} bytes; kallsyms: no table of \
-                 tokens in {len} bytes"
+                 tokens in {len} bytes; BTF: no types of a kernel in {len} bytes"
             ),
         };
         assert_eq!(error.to_string(), expected);

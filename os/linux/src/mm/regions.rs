@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     record::{Record, Span},
-    symbols::Symbols,
+    symbols::{Sought, Symbols},
     types::{Field, Types},
     vfs::{OpenFile, Place, Vfs},
 };
@@ -54,8 +54,8 @@ pub(crate) struct NameSources {
     special: Span,
     special_name: Field,
     /// `special_mapping_name`: says that the region's private data is a `vm_special_mapping`.
-    special_function: Option<VirtAddr>,
-    gate: Option<VirtAddr>,
+    special_function: Sought,
+    gate: Sought,
     vsyscall_mode: Option<VirtAddr>,
     heap: HeapEdge,
 }
@@ -87,8 +87,8 @@ impl NameSources {
             name_function,
             special: Span::of("vm_special_mapping", [special_name])?,
             special_name,
-            special_function: symbols.address_of("special_mapping_name"),
-            gate: symbols.address_of("gate_vma"),
+            special_function: symbols.sought("special_mapping_name"),
+            gate: symbols.sought("gate_vma"),
             vsyscall_mode: symbols.address_of("vsyscall_mode"),
             heap: HeapEdge::of_release(release),
         })
@@ -133,7 +133,14 @@ pub(crate) fn memory_map(
 
 /// The vsyscall page, which is in no process' tree and shown after its regions.
 fn gate(view: &dyn MemoryView, layout: &MmLayout, sources: &NameSources, mm: &Mm) -> Result<Option<MemoryRegion>> {
-    let Some(gate) = sources.gate.filter(|_| mm.has_vsyscall) else { return Ok(None) };
+    let gate = match sources.gate {
+        Sought::At(gate) if mm.has_vsyscall => gate,
+        Sought::Unknown if mm.has_vsyscall => {
+            return Err(Error::NotFound { what: "symbol", name: "gate_vma".to_owned() }
+                .context("the kernel's symbol table was not found, which would say whether there is one"));
+        }
+        _ => return Ok(None),
+    };
     if let Some(mode) = sources.vsyscall_mode
         && u32::from_le(view.read::<u32>(mode)?) == VSYSCALL_NONE
     {
@@ -150,6 +157,14 @@ fn permissions(flags: u64) -> Permissions {
         write: flags & VM_WRITE != 0,
         execute: flags & VM_EXEC != 0,
         shared: flags & VM_MAYSHARE != 0,
+    }
+}
+
+/// The error for a region whose name a function makes up that no symbol tells.
+fn unknown_name(function: VirtAddr) -> Error {
+    Error::Unsupported {
+        what: format!("the name that the kernel's function at {function} makes up"),
+        why: "the kernel's symbol table was not found, which would say what the function is".to_owned(),
     }
 }
 
@@ -235,12 +250,21 @@ impl Names<'_> {
                 *new.insert(record.pointer(self.sources.name_function)?)
             }
         };
-        if function.is_null() || Some(function) != self.sources.special_function {
-            return Ok(None);
+        let known = match self.sources.special_function {
+            _ if function.is_null() => return Ok(None),
+            Sought::At(known) if known == function => true,
+            Sought::Unknown => false,
+            _ => return Ok(None),
+        };
+        let name = Record::read(self.view, vma.private_data, self.sources.special)
+            .and_then(|mapping| mapping.pointer(self.sources.special_name))
+            .and_then(|name| self.view.read_utf8_lossy(name, MAX_NAME));
+        match name {
+            name if known => name.map(Some),
+            // All names that the kernel gives are in brackets: one that is was found in the right place.
+            Ok(name) if name.starts_with('[') && name.ends_with(']') => Ok(Some(name)),
+            _ => Err(unknown_name(function)),
         }
-        let mapping = Record::read(self.view, vma.private_data, self.sources.special)?;
-        let name = mapping.pointer(self.sources.special_name)?;
-        self.view.read_utf8_lossy(name, MAX_NAME).map(Some)
     }
 
     /// The name that the process gave to the region.

@@ -17,7 +17,7 @@ use std::fmt;
 use memflow_core::{MemoryView, MemoryViewExt, Result, VirtAddr};
 
 use super::{
-    Symbols,
+    SymbolTable,
     kallsyms::{Encoding, MAX_SYMBOLS, Names, Tokens, Values, corrupt},
     structure,
 };
@@ -64,7 +64,7 @@ struct Choice {
     base: Option<VirtAddr>,
 }
 
-impl Symbols {
+impl SymbolTable {
     /// The table whose place VMCOREINFO gives (since v6.0); `None` when it does not give it.
     pub(crate) fn from_note(view: &dyn MemoryView, note: &VmcoreInfo, known: &Known) -> Option<Result<Self>> {
         let count = note.symbol("kallsyms_num_syms")?;

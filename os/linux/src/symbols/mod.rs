@@ -4,6 +4,7 @@
 
 mod kallsyms;
 mod locate;
+mod lookup;
 mod module;
 mod structure;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 
 pub(crate) use self::{
     locate::{Addresses, Known},
+    lookup::Sought,
     structure::LANDMARK,
 };
-pub use self::{module::module_symbols, table::Symbols};
+pub use self::{lookup::Symbols, module::module_symbols, table::SymbolTable};

@@ -1,6 +1,6 @@
-//! Symbols by name and by address.
+//! SymbolTable by name and by address.
 //!
-//! Owns: [`Symbols`], the index over a compressed table. Must not know: the table's encoding, where it came from.
+//! Owns: [`SymbolTable`], the index over a compressed table. Must not know: the table's encoding, where it came from.
 //! Keeps: addresses ascend (checked when made), so a search by address is binary; equal hashes are told apart by the names themselves.
 #![deny(
     clippy::indexing_slicing,
@@ -20,10 +20,10 @@ use super::kallsyms::{Encoding, Names, Values, corrupt, hash};
 /// No symbol: the end of a chain.
 const NONE: u32 = u32::MAX;
 
-/// The symbols of the kernel itself, as `/proc/kallsyms` lists them to root.
+/// The kernel's own symbol table (kallsyms): its symbols, as `/proc/kallsyms` lists them to root.
 ///
 /// Names stay compressed; a name is looked up by its hash and a listing expands one name after the other.
-pub struct Symbols {
+pub struct SymbolTable {
     names: Names,
     values: Values,
     /// First symbol of each bucket; the number of buckets is a power of two.
@@ -32,16 +32,16 @@ pub struct Symbols {
     next: Vec<u32>,
 }
 
-impl fmt::Debug for Symbols {
+impl fmt::Debug for SymbolTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Symbols")
+        f.debug_struct("SymbolTable")
             .field("count", &self.names.count())
             .field("encoding", &self.values.encoding)
             .finish_non_exhaustive()
     }
 }
 
-impl Symbols {
+impl SymbolTable {
     /// Joins names and values. `at` is the address of the values, for errors; the names come back with an error.
     pub(super) fn new(at: VirtAddr, names: Names, values: Values) -> Result<Self, Box<(Error, Names)>> {
         if let Err(error) = check_order(at, &names, &values) {
@@ -167,7 +167,7 @@ impl Symbols {
         low
     }
 
-    /// Symbols whose name's hash falls into the same bucket.
+    /// SymbolTable whose name's hash falls into the same bucket.
     fn chain(&self, name: &[u8]) -> impl Iterator<Item = u32> + '_ {
         let wanted = hash(name);
         let start = bucket(wanted, self.buckets.len()).and_then(|at| self.buckets.get(at).copied());

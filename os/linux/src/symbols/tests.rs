@@ -8,7 +8,7 @@ use memflow_core::{
 };
 
 use super::{
-    Addresses, Known, LANDMARK, Symbols,
+    Addresses, Known, LANDMARK, SymbolTable,
     synthetic::{self, BASE, END, Kind, Labels, Order, Symbol, TABLES},
 };
 use crate::vmcoreinfo::VmcoreInfo;
@@ -49,7 +49,7 @@ fn build(order: Order, kind: Kind, symbols: &[Symbol]) -> (Flat, Labels) {
     (Flat { base: BASE, bytes }, labels)
 }
 
-/// Symbols as a kernel has them: the per-CPU ones at small addresses where the encoding allows, the rest in the image.
+/// SymbolTable as a kernel has them: the per-CPU ones at small addresses where the encoding allows, the rest in the image.
 fn symbols(kind: Kind) -> Vec<Symbol> {
     let mut symbols: Vec<Symbol> = Vec::new();
     if kind == Kind::Percpu {
@@ -87,9 +87,9 @@ fn digits(flat: &Flat) -> VirtAddr {
     VirtAddr::new(flat.base + at as u64)
 }
 
-fn from_landmark(flat: &Flat, known: &Known) -> Result<Symbols> {
+fn from_landmark(flat: &Flat, known: &Known) -> Result<SymbolTable> {
     let start = VirtAddr::new(flat.base);
-    Symbols::from_landmark(flat, digits(flat), start, known, Addresses::Virtual).unwrap()
+    SymbolTable::from_landmark(flat, digits(flat), start, known, Addresses::Virtual).unwrap()
 }
 
 fn note(labels: &Labels) -> VmcoreInfo {
@@ -97,14 +97,14 @@ fn note(labels: &Labels) -> VmcoreInfo {
     VmcoreInfo::parse(lines.join("\n").as_bytes())
 }
 
-fn list(symbols: &Symbols) -> Vec<Symbol> {
+fn list(symbols: &SymbolTable) -> Vec<Symbol> {
     symbols.all().into_iter().map(|one| (one.address.as_u64(), one.kind, one.name)).collect()
 }
 
 #[test]
 fn symbols_are_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
-    shared::<Symbols>();
+    shared::<SymbolTable>();
     shared::<crate::Types>();
     shared::<crate::Kernel>();
 }
@@ -117,7 +117,7 @@ fn every_encoding_in_every_order_is_read() {
         let known = Known { anchors: vec![("linux_banner", VirtAddr::new(BASE + 0x9000))] };
         let found = from_landmark(&flat, &known).unwrap_or_else(|error| panic!("{order:?} {kind:?}: {error}"));
         assert_eq!(list(&found), expected, "{order:?} {kind:?}");
-        let told = Symbols::from_note(&flat, &note(&labels), &known).unwrap();
+        let told = SymbolTable::from_note(&flat, &note(&labels), &known).unwrap();
         let told = told.unwrap_or_else(|error| panic!("{order:?} {kind:?} by note: {error}"));
         assert_eq!(list(&told), expected, "{order:?} {kind:?} by note");
     }
@@ -129,7 +129,7 @@ fn tables_are_found_where_only_physical_addresses_are_known() {
         let expected = symbols(*kind);
         let (mut flat, _) = build(*order, *kind, &expected);
         flat.base = 0x1200_0000;
-        let found = Symbols::from_landmark(
+        let found = SymbolTable::from_landmark(
             &flat,
             digits(&flat),
             VirtAddr::new(flat.base),
@@ -174,7 +174,7 @@ fn wrong_anchor_refuses_every_encoding() {
     let error = from_landmark(&flat, &known).unwrap_err().to_string();
     assert!(error.contains("values that agree with known symbols"), "{error}");
     assert!(error.contains("linux_banner at 0xffffffff9a009008"), "{error}");
-    assert!(Symbols::from_note(&flat, &note(&labels), &known).unwrap().is_err());
+    assert!(SymbolTable::from_note(&flat, &note(&labels), &known).unwrap().is_err());
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn addresses_that_descend_are_refused() {
     let mut list = symbols(Kind::Absolute);
     list.swap(5, 6);
     let (flat, labels) = build(Order::Old, Kind::Absolute, &list);
-    let error = Symbols::from_note(&flat, &note(&labels), &Known::default()).unwrap().unwrap_err().to_string();
+    let error = SymbolTable::from_note(&flat, &note(&labels), &Known::default()).unwrap().unwrap_err().to_string();
     assert!(error.contains("ascending addresses"), "{error}");
 }
 
@@ -192,7 +192,7 @@ fn huge_count_costs_nothing() {
     let count = labels.0.iter().find(|(name, _)| *name == "kallsyms_num_syms").unwrap().1 - BASE;
     for claimed in [0, 700, 1 << 20, u32::MAX] {
         flat.bytes[count as usize..][..4].copy_from_slice(&claimed.to_le_bytes());
-        assert!(Symbols::from_note(&flat, &note(&labels), &Known::default()).unwrap().is_err(), "{claimed}");
+        assert!(SymbolTable::from_note(&flat, &note(&labels), &Known::default()).unwrap().is_err(), "{claimed}");
     }
 }
 
@@ -227,8 +227,8 @@ fn mutated_tables_end_in_an_answer() {
                 flat.bytes[at] = random(&mut state) as u8;
             }
             let found =
-                Symbols::from_landmark(&flat, landmark, VirtAddr::new(BASE), &Known::default(), Addresses::Virtual);
-            let told = Symbols::from_note(&flat, &note, &Known::default());
+                SymbolTable::from_landmark(&flat, landmark, VirtAddr::new(BASE), &Known::default(), Addresses::Virtual);
+            let told = SymbolTable::from_note(&flat, &note, &Known::default());
             for symbols in found.into_iter().chain(told).flatten() {
                 let _ = symbols.at(VirtAddr::new(BASE + random(&mut state) % (END - BASE)));
                 let _ = symbols.named("twice");

@@ -23,7 +23,7 @@ use crate::bytes::Bytes;
 /// First two bytes of a section, little-endian.
 const MAGIC: u16 = 0xeb9f;
 /// Length of the header that every version has.
-const HEADER_LEN: u64 = 24;
+pub(crate) const HEADER_LEN: u64 = 24;
 /// Length of a type record before its kind's own data.
 const RECORD_LEN: u64 = 12;
 /// Longest name: `KSYM_NAME_LEN`, the limit of `btf_name_valid_identifier` in `kernel/bpf/btf.c`.
@@ -175,6 +175,15 @@ fn header(bytes: Bytes<'_>) -> Result<Header> {
         strings_at: header_len.saturating_add(field(16)?),
         strings_len: field(20)?,
     })
+}
+
+/// Bytes from the start of a section to the end of its last part, if a whole section of a kernel can start with these bytes.
+pub(crate) fn extent(start: &[u8]) -> Option<u64> {
+    let header = header(Bytes(start)).ok()?;
+    let flags = *start.get(3)?;
+    let (types, strings) = (header.types_len, header.strings_len);
+    let end = |at: u64, len: u64| at.saturating_add(len);
+    (flags == 0 && types != 0 && strings != 0).then(|| end(header.types_at, types).max(end(header.strings_at, strings)))
 }
 
 impl Btf {

@@ -9,4 +9,5 @@ pub(crate) mod synthetic;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::btf::{HEADER_LEN as BTF_HEADER_LEN, extent as btf_extent};
 pub use self::layout::{Field, Types};

@@ -94,8 +94,8 @@ impl Case {
             name_function,
             special: Span::of("vm_special_mapping", [special_name]).unwrap(),
             special_name,
-            special_function: Some(VirtAddr::new(SPECIAL)),
-            gate: Some(VirtAddr::new(GATE)),
+            special_function: Sought::At(VirtAddr::new(SPECIAL)),
+            gate: Sought::At(VirtAddr::new(GATE)),
             vsyscall_mode: Some(VirtAddr::new(MODE)),
             heap: self.heap,
         };
