@@ -51,39 +51,19 @@ pub fn module_symbols(kernel: &Kernel, module: VirtAddr) -> Result<Vec<SymbolInf
     let strtab = VirtAddr::new(kernel.number(table, "mod_kallsyms", "strtab")?);
     let strings = read_strings(view, strtab, &records)?;
     let exported = exported(kernel, module)?;
-<<<<<<< HEAD
     let mut symbols = Vec::with_capacity(records.len());
     for (record, letter) in records.iter().zip(letters) {
-        let text = Bytes(&strings).c_string(record.name.into()).ok_or_else(|| Error::Corrupt {
+        let text = Bytes(&strings).short_string(record.name.into(), index(MAX_NAME)).ok_or_else(|| Error::Corrupt {
             what: "names of a module's symbols",
             address: strtab.into(),
             expected: format!("a name at offset {:#x}", record.name).into(),
-            found: format!("{:#x} bytes that can be read", strings.len()).into(),
+            found: format!("none that ends within {MAX_NAME:#x} bytes ({:#x} can be read)", strings.len()).into(),
         })?;
         if text.is_empty() {
             continue;
         }
         let is_exported = exported.binary_search_by(|(at, name)| (*at, name.as_slice()).cmp(&(record.value, text)));
         let kind = if is_exported.is_ok() { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() };
-=======
-    let mut symbols = Vec::with_capacity(count as usize);
-    for index in 0..count {
-        let at = index * SYMBOL_LEN;
-        let (Some(offset), Some(value)) = (records.u32(at), records.u64(at + 8)) else { break };
-        let text = Bytes(&strings).short_string(offset.into(), MAX_NAME as usize);
-        let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
-        // Before v5.2 the letter was kept in the symbol itself: in st_info, then in st_size.
-        let letter = match &letters {
-            Some(letters) => Bytes(letters).u8(index),
-            None => records.u8(at + 4).filter(u8::is_ascii_graphic).or_else(|| records.u8(at + 16)),
-        };
-        let letter = char::from(letter.unwrap_or(b'?'));
-        let kind = if exported.binary_search_by(|(at, name)| (*at, name.as_slice()).cmp(&(value, text))).is_ok() {
-            letter.to_ascii_uppercase()
-        } else {
-            letter.to_ascii_lowercase()
-        };
->>>>>>> fuzz
         symbols.push(SymbolInfo {
             address: VirtAddr::new(record.value),
             kind: char::from(kind),
