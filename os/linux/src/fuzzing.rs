@@ -13,7 +13,7 @@ use memflow_core::{
 
 pub use crate::log::fuzzing::{log_flat, log_ring};
 use crate::{
-    symbols::{Addresses, Known, LANDMARK, Symbols},
+    symbols::{Addresses, Known, LANDMARK, SymbolTable},
     vmcoreinfo::VmcoreInfo,
 };
 
@@ -38,13 +38,13 @@ pub fn kallsyms(data: &[u8]) -> usize {
     let Some(view) = image(data) else { return 0 };
     let mut found = Vec::new();
     let known = Known::default();
-    if let Some(symbols) = Symbols::from_note(&view, &VmcoreInfo::parse(data), &known) {
+    if let Some(symbols) = SymbolTable::from_note(&view, &VmcoreInfo::parse(data), &known) {
         found.extend(symbols);
     }
     for offset in memchr::memmem::find_iter(data, LANDMARK).take(SAMPLES) {
         let digits = VirtAddr::new(IMAGE).wrapping_add(offset as u64);
         for addresses in [Addresses::Virtual, Addresses::Physical] {
-            if let Some(symbols) = Symbols::from_landmark(&view, digits, VirtAddr::new(IMAGE), &known, addresses) {
+            if let Some(symbols) = SymbolTable::from_landmark(&view, digits, VirtAddr::new(IMAGE), &known, addresses) {
                 found.extend(symbols);
             }
         }
@@ -62,7 +62,7 @@ fn image(data: &[u8]) -> Option<PhysicalView> {
 }
 
 /// Every name that is listed is found again, and so is every address in the image.
-fn ask(symbols: &Symbols) {
+fn ask(symbols: &SymbolTable) {
     assert!(!symbols.is_empty());
     let step = symbols.len().div_ceil(SAMPLES);
     for symbol in symbols.iter().step_by(step) {

@@ -17,6 +17,7 @@ use memflow_core::{Error, MemoryViewExt, Result, VirtAddr, os::SymbolInfo, view:
 use crate::{
     bytes::{Bytes, index},
     kernel::Kernel,
+    record::entry_size,
 };
 
 /// Most symbols of one module.
@@ -118,14 +119,9 @@ fn read_strings(view: &SpaceView, strtab: VirtAddr, records: &[Record]) -> Resul
 /// modules of a compatible licence only in lower case).
 fn exported(kernel: &Kernel, module: VirtAddr) -> Result<Vec<(u64, Vec<u8>)>> {
     let types = &kernel.types;
-<<<<<<< HEAD
-=======
-    let size = entry_size(types, "kernel_symbol")?;
-    let count = kernel.number(module, "module", "num_syms")?.min(MAX_SYMBOLS.into());
->>>>>>> fuzz
     let table = VirtAddr::new(kernel.number(module, "module", "syms")?);
     let count = within(kernel.number(module, "module", "num_syms")?, "exports of a module", table)?;
-    let size = types.size_of("kernel_symbol")?;
+    let size = entry_size(types, "kernel_symbol")?;
     let bytes = kernel.view.read_bytes(table, count.saturating_mul(size))?;
     let bytes = Bytes(&bytes);
     // Relative to their own place since v4.19 where the architecture can (`CONFIG_HAVE_ARCH_PREL32_RELOCATIONS`).
