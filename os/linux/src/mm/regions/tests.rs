@@ -60,6 +60,8 @@ const STRUCTURES: &[Structure] = &[
 struct Case {
     memory: Memory,
     heap: HeapEdge,
+    /// Whether the kernel's symbol table was found.
+    symbols: bool,
     /// Address of the last region put, and of its predecessor's link.
     next: u64,
     link: u64,
@@ -70,7 +72,7 @@ impl Case {
         let mut memory = Memory::default();
         memory.zero(MM, 0x100);
         memory.put_u64(MM + 0x68, 0x55_0000).put_u64(MM + 0x70, 0x57_0000).put_u64(MM + 0x78, 0x7ff0_0000);
-        Self { memory, heap: HeapEdge::Overlaps, next: 0x1000, link: MM }
+        Self { memory, heap: HeapEdge::Overlaps, symbols: true, next: 0x1000, link: MM }
     }
 
     fn region(&mut self, start: u64, end: u64, flags: u64) -> u64 {
@@ -89,13 +91,14 @@ impl Case {
         let field = |structure, path| types.field(structure, path).unwrap();
         let (name_function, special_name) =
             (field("vm_operations_struct", "name"), field("vm_special_mapping", "name"));
+        let sought = |address| if self.symbols { Sought::At(VirtAddr::new(address)) } else { Sought::Unknown };
         let sources = NameSources {
             operation: Span::of("vm_operations_struct", [name_function]).unwrap(),
             name_function,
             special: Span::of("vm_special_mapping", [special_name]).unwrap(),
             special_name,
-            special_function: Sought::At(VirtAddr::new(SPECIAL)),
-            gate: Sought::At(VirtAddr::new(GATE)),
+            special_function: sought(SPECIAL),
+            gate: sought(GATE),
             vsyscall_mode: Some(VirtAddr::new(MODE)),
             heap: self.heap,
         };
@@ -148,6 +151,27 @@ fn name_from_the_kernel_comes_before_heap_and_stack() {
     assert_eq!(case.names(), ["[heap]"]);
     case.memory.put_u64(0x6058, 0xf000_0099);
     assert_eq!(case.names(), ["[heap]"]);
+}
+
+#[test]
+fn without_symbols_a_name_in_brackets_is_one_and_all_else_is_told() {
+    let mut case = Case::new();
+    case.symbols = false;
+    let at = case.region(0x55_0000, 0x56_0000, VM_READ);
+    case.memory.put_u64(at + 80, 0x6000).put_u64(at + 88, 0x6100).zero(0x6000, 0x80).put_u64(0x6058, SPECIAL);
+    case.memory.zero(0x6100, 0x20).put_u64(0x6100, 0x6200).put(0x6200, b"[vvar]\0").zero(0x6207, 0x100);
+    assert_eq!(case.names(), ["[vvar]"]);
+    case.memory.put(0x6200, b"?");
+    let map = case.map();
+    assert!(map.items.is_empty());
+    assert!(map.problems[0].to_string().contains("makes up is not supported: the kernel's symbol table was not found"));
+    case.memory.put_u64(at + 88, 0xdead_0000);
+    assert_eq!(case.map().problems.len(), 1);
+    // A region without such a function needs no symbol; whether there is a vsyscall page cannot be told.
+    case.memory.put_u64(0x6058, 0);
+    assert_eq!(case.names(), ["[heap]"]);
+    case.memory.put(MM + 0x80, &[2]);
+    assert!(case.map().problems[0].to_string().starts_with("vsyscall page: the kernel's symbol table was not found"));
 }
 
 #[test]
