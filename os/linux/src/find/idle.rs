@@ -132,6 +132,9 @@ pub(super) fn find(search: &mut Search<'_>) -> Result<Option<Found>> {
         let scanned = leads.scanned;
         search.tell("BTF", format!("no types of a kernel in {} bytes{scanned}", scanned.seen));
     }
+    if found.iter().any(|one| one.note.is_some()) {
+        found.retain(|one| one.note.is_some());
+    }
     if found.len() > 1 {
         let why = "none of them has a symbol table, so nothing tells which one runs now";
         search.tell_unusable("BTF", unsupported(format!("memory that holds {} kernels", found.len()), why));

@@ -225,6 +225,12 @@ fn attempts(search: &mut Search<'_>, options: &LinuxOptions) -> Result<Option<Fo
             found.extend(search.kernel_of_note(&what, note));
         }
     }
+    if found.is_empty() && !search.confirmed.is_empty() {
+        // A note told which kernel runs; a symbol table elsewhere may be of one that ran before it.
+        if let Some(kernel) = idle::find(search)?.filter(|kernel| kernel.note.is_some()) {
+            return Ok(Some(kernel));
+        }
+    }
     if found.is_empty() {
         found = blind::find(search)?;
     }
