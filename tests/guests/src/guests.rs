@@ -20,7 +20,7 @@ use crate::spec::{MATRIX, Spec};
 use crate::truth::Truth;
 
 /// Changes when captures mean something else than before.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// How a guest is built, booted and captured; a change makes another guest.
 const RECIPE: &[(&str, &str)] = &[
     ("program.rs", include_str!("program.rs")),

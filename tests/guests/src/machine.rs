@@ -37,6 +37,13 @@ impl RunningGuest {
     /// Starts QEMU in `folder` and returns before the kernel is up; the first command waits for it.
     pub(crate) fn start(spec: &Spec, boot: &Boot, folder: &Path) -> Result<Self> {
         tool::require("qemu-system-x86_64", "qemu-system-x86")?;
+        // A boot that failed leaves its kernel in the file, and a machine finds its memory empty when it is switched on.
+        match std::fs::remove_file(folder.join("live.img")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).at(folder.join("live.img"));
+            }
+            _ => {}
+        }
         let log = folder.join("qemu.log");
         let output = std::fs::File::create(&log).at(&log)?;
         let errors = output.try_clone().at(&log)?;
