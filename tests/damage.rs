@@ -199,18 +199,28 @@ fn image_without_an_operating_system_says_what_was_looked_for() {
     assert!(text.contains("VMCOREINFO"), "{text}");
 }
 
+/// True when the error names memory that is not there, or lists everything that was looked for.
+fn tells_what_is_gone(error: &Error) -> bool {
+    let text = error.to_string();
+    text.contains("not in the image") || text.contains("looked for VMCOREINFO")
+}
+
 #[test]
 fn half_an_image_is_an_error_or_an_honest_part() {
     for name in GUESTS {
         let guest = guest(name);
         let expected = expected_pids(&guest);
-        for (from, to) in [(0x800_0000, 0x1000_0000_0000), (0x10_0000, 0x800_0000)] {
+        // Cut off at each 32 MiB, and with a hole of 32 MiB anywhere: the kernel lies at another place in each boot.
+        let step = 32 << 20;
+        let cuts = (1..8).map(|number| (number * step, 1 << 44));
+        let holes = (0..8).map(|number| (number * step + 0x1_0000, (number + 1) * step));
+        for (from, to) in cuts.chain(holes) {
             let range = PhysRange::between(PhysAddr::new(from), PhysAddr::new(to)).unwrap();
             let started = Instant::now();
             match open(Patched::new(Form::Live.memory(&guest)).without(range)) {
-                Err(error) => assert!(!error.to_string().is_empty()),
+                Err(error) => assert!(tells_what_is_gone(&error), "{name}: {error}"),
                 Ok(os) => match os.processes() {
-                    Err(error) => assert!(!error.to_string().is_empty()),
+                    Err(error) => assert!(tells_what_is_gone(&error), "{name}: {error}"),
                     Ok(list) if list.is_complete() => assert_eq!(pids(&list.items), expected, "{name}"),
                     Ok(list) => assert!(pids(&list.items).iter().all(|pid| expected.contains(pid)), "{name}"),
                 },

@@ -1,17 +1,12 @@
 //! Translation on the page tables of real kernels, against QEMU's own answers and against a walker that shares no code.
 
-use std::{
-    fs::File,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{fs::File, sync::Arc};
 
 use memflow_core::{
     MemoryView, MemoryViewExt, PhysAddr, PhysicalMemory, VirtAddr,
-    memory::{Metadata, PhysRead, PhysWrite, TargetFacts, VcpuRegisters, ViewRead},
+    memory::{PhysRead, VcpuRegisters, ViewRead},
     paging::{AddressSpace, Architecture, MapBudget, PageFlags, TranslateOp, Translation, x86},
+    testkit::ScriptedMemory,
     view::SpaceView,
 };
 use memflow_guests::{CapturedGuest, monitor};
@@ -145,41 +140,6 @@ fn flags_equal_the_tlb_of_qemu(name: &str) {
     }
 }
 
-/// Memory without a direct map that counts the calls it gets.
-struct Counted {
-    inner: Arc<dyn PhysicalMemory>,
-    calls: AtomicUsize,
-}
-
-impl Counted {
-    fn new(inner: Arc<dyn PhysicalMemory>) -> Arc<Self> {
-        Arc::new(Self { inner, calls: AtomicUsize::new(0) })
-    }
-
-    fn take_calls(&self) -> usize {
-        self.calls.swap(0, Ordering::Relaxed)
-    }
-}
-
-impl PhysicalMemory for Counted {
-    fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> memflow_core::Result<()> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.inner.read_batch(ops)
-    }
-
-    fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> memflow_core::Result<()> {
-        self.inner.write_batch(ops)
-    }
-
-    fn metadata(&self) -> Metadata {
-        self.inner.metadata()
-    }
-
-    fn facts(&self) -> &TargetFacts {
-        self.inner.facts()
-    }
-}
-
 /// Two mapped addresses whose last entries are equal: the same page by two names.
 fn aliases(space: &AddressSpace, memory: &dyn PhysicalMemory, guest: &CapturedGuest) -> Vec<VirtAddr> {
     let mut by_phys: std::collections::BTreeMap<(u64, bool), Vec<VirtAddr>> = std::collections::BTreeMap::new();
@@ -196,7 +156,7 @@ fn batches_answer_every_address_in_few_calls(name: &str) {
     let (_, arch) = mode(&guest);
     let space = AddressSpace::new(arch, guest.meta.monitor_cr3);
     let direct = Form::Live.memory(&guest);
-    let counted = Counted::new(direct.clone());
+    let counted = Arc::new(ScriptedMemory::new(direct.clone()));
     let levels = usize::from(guest.meta.levels);
     let view = SpaceView::new(counted.clone(), space.clone());
 
@@ -223,7 +183,7 @@ fn batches_answer_every_address_in_few_calls(name: &str) {
                 assert_eq!(op.outcome.as_ref(), Some(expected), "{what} {path} {}", op.addr);
             }
         }
-        let calls = counted.take_calls();
+        let calls = counted.take_log().len();
         assert!(calls <= levels, "{what}: {calls} calls to translate {}", batch.len());
 
         // Reads through the view: the same addresses, one call more for the bytes.
@@ -231,7 +191,7 @@ fn batches_answer_every_address_in_few_calls(name: &str) {
         let mut ops: Vec<ViewRead<'_>> =
             batch.iter().zip(&mut bytes).map(|(address, buf)| ViewRead::new(*address, buf)).collect();
         let _ = view.read_batch(&mut ops);
-        let calls = counted.take_calls();
+        let calls = counted.take_log().len();
         assert!(calls <= levels + 1, "{what}: {calls} calls to read {}", batch.len());
         for (index, (op, expected)) in ops.iter().zip(&expected).enumerate().step_by(1 + batch.len() / 5000) {
             match expected {
@@ -253,7 +213,8 @@ fn map_of_the_space_holds_the_tlb_of_qemu(name: &str) {
     let guest = guest(name);
     let (_, arch) = mode(&guest);
     let space = AddressSpace::new(arch, guest.meta.monitor_cr3);
-    for memory in [Form::Live.memory(&guest), Counted::new(Form::Live.memory(&guest))] {
+    let live = Form::Live.memory(&guest);
+    for memory in [live.clone(), Arc::new(ScriptedMemory::new(live))] {
         let mut runs = Vec::new();
         let summary = space
             .map(&*memory, None, MapBudget::default(), &mut |run| {
