@@ -3,13 +3,14 @@
 //! Data flows one way, and each folder knows only what stands before it:
 //!
 //! ```text
-//! address → memory → paging → view → os
+//! address → memory → paging → view → os → plugin
 //! ```
 //!
 //! * [`memory`]: where bytes of physical memory come from, and how a batch of reads is asked for and answered;
 //! * [`paging`]: page tables, from a virtual address to a physical one and back;
 //! * [`view`]: reading and writing by address in any space, with typed reads and strings on top;
-//! * [`os`]: what an operating system layer offers: processes, modules, threads.
+//! * [`os`]: what an operating system layer offers: processes, modules, threads;
+//! * `plugin` (feature `inventory`, on by default): connectors and OS layers that are found and loaded at run time.
 //!
 //! Connectors (sources of physical memory) and OS layers are crates of their own. The feature `testkit` adds synthetic machines
 //! and memory that fails on demand, for their tests.
@@ -19,6 +20,8 @@ pub mod error;
 pub mod memory;
 pub mod os;
 pub mod paging;
+#[cfg(feature = "inventory")]
+pub mod plugin;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod view;

@@ -1,0 +1,3 @@
+//! Connectors and OS layers as plugins: what one is, how it is found, inspected, loaded and called.
+//!
+//! Must not know: any one connector or OS layer.
