@@ -159,11 +159,12 @@ fn open(args: &TargetArgs, layout: &MemoryLayout, io: &Io<'_>) -> Result<Snapsho
 /// Looks for an operating system.
 fn recognise(memory: &Arc<dyn PhysicalMemory>, io: &Io<'_>) -> Result<Box<dyn Os>, Error> {
     let found = progress::measure(io.quiet(), "looking for the kernel", |meter| {
-        let mut options = LinuxOptions::default();
-        options.progress = Some(Arc::new(move |_, done, total| {
+        let progress = |_: &'static str, done, total| {
             meter.set(done, total);
             ControlFlow::Continue(())
-        }));
+        };
+        let mut options = LinuxOptions::default();
+        options.progress = Some(&progress);
         LinuxOs::open(memory.clone(), &options)
     });
     found.map(|os| Box::new(os) as Box<dyn Os>)
