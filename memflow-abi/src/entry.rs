@@ -77,7 +77,7 @@ fixed! {
         /// First argument of `step`.
         context: *mut c_void,
         /// Takes a stage in words, how much is done, and how much there is in all (0 for unknown). Anything but zero asks to stop: the
-        /// call then fails with [`failure::CANCELLED`](crate::failure::CANCELLED). Absent when nobody listens.
+        /// call then fails with [`failure::CANCELLED`](crate::failure::CANCELLED). Any thread may call it. Absent when nobody listens.
         step: Option<unsafe extern "C" fn(context: *mut c_void, stage: Text, done: u64, total: u64) -> i32>,
     }
 }
