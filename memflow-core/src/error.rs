@@ -307,7 +307,7 @@ pub enum Error {
     #[error("{what}: expected {expected}, found `{found}`")]
     Argument {
         /// The option or argument.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// What belongs there.
         expected: Cow<'static, str>,
         /// What was given.
