@@ -56,7 +56,7 @@ pub trait OsLayer: 'static {
     ///
     /// # Errors
     /// [`Error::NotRecognised`] when it is not there; otherwise why it cannot be worked with.
-    fn open(request: OsRequest<'_>) -> Result<Box<dyn Os>>;
+    fn open(request: OsRequest<'_>) -> Result<Arc<dyn Os>>;
 }
 
 /// What a connector is asked to open.

@@ -6,7 +6,7 @@
 
 use std::sync::OnceLock;
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use ::log::{Level, LevelFilter, Log, Metadata, Record};
 use memflow_abi::{Grows, Host, LogMessage, Text, log_level};
 
 use super::wire::raw;
@@ -30,7 +30,7 @@ pub(super) static HOST: Host = {
 
 /// The most verbose level that the host logs now, as a number of the ABI.
 pub(super) fn host_level() -> u32 {
-    let level = log::max_level().to_level();
+    let level = ::log::max_level().to_level();
     LEVELS.iter().find(|(known, _)| Some(*known) == level).map_or(log_level::OFF, |(_, number)| *number)
 }
 
@@ -44,7 +44,7 @@ unsafe extern "C" fn take(message: Grows<LogMessage>) {
         [wire.target, wire.message, wire.file, wire.module].map(|text| unsafe { raw::text(text) });
     // A logger that panics must not take the plugin with it.
     let pass_on = || {
-        log::logger().log(
+        ::log::logger().log(
             &Record::builder()
                 .level(*level)
                 .target(target.as_deref().unwrap_or("plugin"))
@@ -76,14 +76,14 @@ pub(super) unsafe fn attach(host: Grows<Host>) {
     let Some(take) = host.log else { return };
     if TAKE.set(take).is_ok() {
         // Refused where a logger is there already, which only a plugin that brings its own has.
-        drop(log::set_logger(&TO_HOST));
+        drop(::log::set_logger(&TO_HOST));
     }
 }
 
 /// Sets what a plugin logs at most.
 pub(super) fn set_level_of_plugin(level: u32) {
     let known = LEVELS.iter().find(|(_, number)| *number == level);
-    log::set_max_level(match known {
+    ::log::set_max_level(match known {
         Some((level, _)) => level.to_level_filter(),
         None if level == log_level::OFF => LevelFilter::Off,
         // A level of a later version is more verbose than those of today.
@@ -93,7 +93,7 @@ pub(super) fn set_level_of_plugin(level: u32) {
 
 impl Log for ToHost {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        metadata.level() <= ::log::max_level()
     }
 
     fn log(&self, record: &Record<'_>) {

@@ -2,7 +2,7 @@
 //!
 //! Owns: requests of the host as ours, our answers as the host's. Must not know: what is opened.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::ops::ControlFlow;
 
 use memflow_abi::{
     Argument, ConnectorRequest as ConnectorWire, FailureSink, Grows, Host, Memory, OpenReport, Os as OsHandle,
@@ -14,16 +14,11 @@ use super::{
     memory::memory,
     os::{complete, os},
 };
-use crate::{
-    plugin::{
-        args::{ArgValue, Args},
-        definition::{Connection, Connector, ConnectorRequest, OsLayer, OsRequest},
-        import, log,
-        wire::{
-            raw,
-            records,
-        },
-    },
+use crate::plugin::{
+    args::{ArgValue, Args},
+    definition::{Connection, Connector, ConnectorRequest, OsLayer, OsRequest},
+    import, log,
+    wire::{raw, records},
 };
 
 /// The entry of a connector, for the symbol that its descriptor names.
@@ -121,7 +116,7 @@ unsafe extern "C" fn open_os<O: OsLayer>(request: Grows<OsWire>, out: *mut OsHan
             progress: &|stage, done, total| teller.step(stage, done, total),
         })?;
         // SAFETY: the ABI's contract: `out` is the callee's to fill in.
-        unsafe { out.write(os(Arc::from(found))) };
+        unsafe { out.write(os(found)) };
         Ok(())
     };
     // SAFETY: the ABI's contract: the sink can be called for the call.

@@ -30,7 +30,7 @@ fn words(thrown: &(dyn Any + Send)) -> String {
 pub(super) fn quietly<T>(otherwise: T, run: impl FnOnce() -> T) -> T {
     // After a panic the object may be half changed, but in no way that is unsound: the code inside is safe code that shares by `&`.
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|thrown| {
-        log::error!("{}", words(&*thrown));
+        ::log::error!("{}", words(&*thrown));
         otherwise
     })
 }
@@ -51,9 +51,7 @@ pub(super) unsafe fn fallible(sink: FailureSink, run: impl FnOnce() -> Result<()
     let (status, error) = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => return 0,
         Ok(Err(error)) => (FAILED, error),
-        Err(thrown) => {
-            (PANICKED, Error::Foreign { kind: ErrorKind::Panic, message: words(&*thrown), access: None })
-        }
+        Err(thrown) => (PANICKED, Error::Foreign { kind: ErrorKind::Panic, message: words(&*thrown), access: None }),
     };
     // Making the text of an error runs code of the plugin too.
     // SAFETY: the caller's promise.

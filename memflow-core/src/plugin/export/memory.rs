@@ -9,18 +9,14 @@ use std::{
 };
 
 use memflow_abi::{
-    DirectMap as DirectMapWire, DirectRegion, Facts, Grows, Memory, MemoryInfo, MemoryTable, ReadOp, Run, RunSink, Text,
-    WriteOp, X86Vcpu, liveness, machine, x86_register,
+    DirectMap as DirectMapWire, DirectRegion, Facts, Grows, Memory, MemoryInfo, MemoryTable, ReadOp, Run, RunSink,
+    Text, WriteOp, X86Vcpu, liveness, machine, x86_register,
 };
 use smallvec::SmallVec;
 
 use super::guard;
 use crate::{
-    address::PhysAddr,
-    memory::{
-        Liveness, MachineKind, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts,
-        VcpuRegisters,
-    },
+    memory::{Liveness, MachineKind, Metadata, Outcome, PhysicalMemory, RunMap, TargetFacts, VcpuRegisters},
     plugin::wire::{outcome, raw},
 };
 
@@ -73,11 +69,8 @@ pub(in crate::plugin) fn memory(memory: Arc<dyn PhysicalMemory>) -> Memory {
 }
 
 fn runs(map: &RunMap) -> Vec<Run> {
-    let run = |run: &crate::memory::Run| Run {
-        start: run.range.start().as_u64(),
-        len: run.range.len(),
-        offset: run.offset,
-    };
+    let run =
+        |run: &crate::memory::Run| Run { start: run.range.start().as_u64(), len: run.range.len(), offset: run.offset };
     map.runs().iter().map(run).collect()
 }
 
@@ -276,4 +269,3 @@ unsafe extern "C" fn populated_runs(context: *mut c_void, sink: RunSink) {
     };
     guard::quietly((), hand_over);
 }
-

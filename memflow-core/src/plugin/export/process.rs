@@ -8,7 +8,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use memflow_abi::{FailureSink, Grows, Process as ProcessHandle, ProcessRecord, ProcessTable, RecordSink, SpaceRecord, View};
+use memflow_abi::{
+    FailureSink, Grows, Process as ProcessHandle, ProcessRecord, ProcessTable, RecordSink, SpaceRecord, View,
+};
 
 use super::{guard, os::complete, space::Space, view::view};
 use crate::{

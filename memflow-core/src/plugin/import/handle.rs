@@ -56,6 +56,6 @@ pub(super) fn broken(who: &str, what: impl fmt::Display) -> Error {
 }
 
 /// The function, or an error that names it.
-pub(super) fn required<F>(who: &str, name: &str, function: Option<F>) -> Result<F, Error> {
+pub(in crate::plugin) fn required<F>(who: &str, name: &str, function: Option<F>) -> Result<F, Error> {
     function.ok_or_else(|| broken(who, format_args!("function `{name}` is missing")))
 }

@@ -27,9 +27,7 @@ struct Collector<R> {
 ///
 /// # Errors
 /// The failure that the call told. What kept the list from being complete is in its problems.
-pub(in crate::plugin) fn collect<R: Record>(
-    call: impl FnOnce(RecordSink, FailureSink) -> i32,
-) -> Result<Listing<R>> {
+pub(in crate::plugin) fn collect<R: Record>(call: impl FnOnce(RecordSink, FailureSink) -> i32) -> Result<Listing<R>> {
     let collector = Collector::<R> { listing: Mutex::new(Listing::new()), kind: PhantomData };
     let sink = RecordSink {
         context: (&raw const collector).cast_mut().cast(),

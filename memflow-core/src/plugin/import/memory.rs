@@ -11,8 +11,8 @@ use std::{
 };
 
 use memflow_abi::{
-    DirectMap as DirectMapWire, Facts, Growing, Grows, Memory, MemoryInfo, MemoryTable, ReadOp, Run as RunWire, RunSink,
-    WriteOp, X86Vcpu, liveness, machine, x86_register,
+    DirectMap as DirectMapWire, Facts, Growing, Grows, Memory, MemoryInfo, MemoryTable, ReadOp, Run as RunWire,
+    RunSink, WriteOp, X86Vcpu, liveness, machine, x86_register,
 };
 use smallvec::SmallVec;
 
@@ -72,14 +72,24 @@ pub(in crate::plugin) unsafe fn memory(source: Memory, who: &str) -> Result<Arc<
     // SAFETY: the caller's promise: what the information points to stays while the handle lives.
     let metadata = unsafe { metadata(&info, table.write.is_some(), who) }?;
     // SAFETY: a function of the handle's table with its context, and what it returns stays while the handle lives.
-    let facts = unsafe { answer::<Facts>(table.facts, handle.context()).map_or_else(TargetFacts::default, |facts| target_facts(&facts)) };
+    let facts = unsafe {
+        answer::<Facts>(table.facts, handle.context()).map_or_else(TargetFacts::default, |facts| target_facts(&facts))
+    };
     // SAFETY: as above.
     let direct = match unsafe { answer::<DirectMapWire>(table.direct_map, handle.context()) } {
         // SAFETY: as above.
         Some(wire) => Some(unsafe { direct_map(&wire, &metadata, &handle, who) }?),
         None => None,
     };
-    Ok(Arc::new(Foreign { handle, read, write: table.write, populated_runs: table.populated_runs, metadata, facts, direct }))
+    Ok(Arc::new(Foreign {
+        handle,
+        read,
+        write: table.write,
+        populated_runs: table.populated_runs,
+        metadata,
+        facts,
+        direct,
+    }))
 }
 
 /// What an optional function returns, if anything.
@@ -131,8 +141,9 @@ fn liveness_of(number: u32) -> Liveness {
 
 fn run(wire: &RunWire, who: &str) -> Result<Run> {
     let start = PhysAddr::new(wire.start);
-    let range = PhysRange::new(start, wire.len)
-        .ok_or_else(|| broken(who, format_args!("a run of {:#x} bytes at {start} leaves the address space", wire.len)))?;
+    let range = PhysRange::new(start, wire.len).ok_or_else(|| {
+        broken(who, format_args!("a run of {:#x} bytes at {start} leaves the address space", wire.len))
+    })?;
     Ok(Run { range, offset: wire.offset })
 }
 
@@ -203,7 +214,8 @@ unsafe fn direct_map(wire: &DirectMapWire, metadata: &Metadata, handle: &Arc<Han
     for wire in wires {
         let region = run(&RunWire { start: wire.start, len: wire.len, offset: wire.offset }, who)?;
         let first = wire.pointer.addr();
-        let fits = usize::try_from(wire.len).is_ok_and(|len| isize::try_from(len).is_ok() && first.checked_add(len).is_some());
+        let fits =
+            usize::try_from(wire.len).is_ok_and(|len| isize::try_from(len).is_ok() && first.checked_add(len).is_some());
         if first == 0 || !fits || wire.offset.checked_add(wire.len).is_none() {
             return Err(broken(who, format_args!("the bytes of {} cannot lie where it says", region.range)));
         }
@@ -383,4 +395,3 @@ fn settled(status: i32, wire: &memflow_abi::Outcome, len: usize) -> Outcome {
         outcome => outcome,
     }
 }
-

@@ -12,4 +12,9 @@ mod process;
 mod space;
 mod view;
 
-pub(super) use self::{list::collect, memory::memory, os::os};
+pub(super) use self::{
+    handle::required,
+    list::collect,
+    memory::memory,
+    os::{filled, os},
+};

@@ -30,10 +30,7 @@ use crate::{
     memory::PhysicalMemory,
     os::{KernelInfo, Listing, LogRecord, ModuleInfo, Os, Process, ProcessInfo, SymbolInfo},
     paging::AddressSpace,
-    plugin::wire::{
-        failure, raw,
-        records::Record,
-    },
+    plugin::wire::{failure, raw, records::Record},
     view::{MemoryView, SpaceView},
 };
 

@@ -19,10 +19,7 @@ use crate::{
     memory::{PhysicalMemory, ViewRead, ViewWrite},
     os::{Listing, MemoryRegion, Process, ProcessInfo, ThreadInfo},
     paging::AddressSpace,
-    plugin::wire::{
-        raw,
-        records::Record,
-    },
+    plugin::wire::{raw, records::Record},
     view::{MemoryView, SpaceView, ViewMetadata},
 };
 

@@ -38,8 +38,7 @@ const KINDS: &[(ErrorKind, u32)] = &[
 pub(crate) fn with_wire<T>(error: &Error, give: impl FnOnce(&Failure) -> T) -> T {
     let message = error.to_string();
     let mut wire = Failure::empty();
-    wire.kind =
-        KINDS.iter().find(|(kind, _)| *kind == error.kind()).map_or(failure::OTHER, |(_, number)| *number);
+    wire.kind = KINDS.iter().find(|(kind, _)| *kind == error.kind()).map_or(failure::OTHER, |(_, number)| *number);
     wire.message = Text::new(&message);
     let root = match error.root_cause() {
         Error::Foreign { access: Some(access), .. } => access,
@@ -176,10 +175,7 @@ mod tests {
 
     #[test]
     fn failure_without_reason_is_still_one() {
-        assert_eq!(
-            call(|_| 3).unwrap_err().to_string(),
-            "a plugin failed with status 3 and did not say why"
-        );
+        assert_eq!(call(|_| 3).unwrap_err().to_string(), "a plugin failed with status 3 and did not say why");
         // SAFETY: the sink is that of the call.
         let told = call(|sink| unsafe {
             tell(sink, &Error::Cancelled);

@@ -15,8 +15,8 @@ use crate::{
     address::{VirtAddr, VirtRange},
     error::{Error, ErrorKind, Result},
     os::{
-        KernelInfo, LogRecord, MemoryRegion, ModuleInfo, Permissions, ProcessInfo, ProcessState, RegionKind, SymbolInfo,
-        ThreadInfo,
+        KernelInfo, LogRecord, MemoryRegion, ModuleInfo, Permissions, ProcessInfo, ProcessState, RegionKind,
+        SymbolInfo, ThreadInfo,
     },
     paging::Architecture,
     plugin::definition::TargetInfo,
@@ -66,7 +66,11 @@ fn state_from_wire(number: u32) -> Result<ProcessState> {
 
 /// An error about a record that says something impossible.
 pub(crate) fn broken(message: impl Display) -> Error {
-    Error::Foreign { kind: ErrorKind::Contract, message: format!("a plugin broke its contract: {message}"), access: None }
+    Error::Foreign {
+        kind: ErrorKind::Contract,
+        message: format!("a plugin broke its contract: {message}"),
+        access: None,
+    }
 }
 
 fn optional(text: Option<&String>) -> Text {
@@ -282,7 +286,9 @@ impl Record for MemoryRegion {
                 device_minor: wire.device_minor,
             },
             region_kind::SPECIAL => RegionKind::Special { name },
-            kind => return Err(broken(format!("kind {kind} of the region at {start} is not one that this build knows"))),
+            kind => {
+                return Err(broken(format!("kind {kind} of the region at {start} is not one that this build knows")));
+            }
         };
         Ok(Self::new(range, permissions, kind))
     }
