@@ -262,6 +262,24 @@ pub enum Error {
         /// What was given.
         found: String,
     },
+    /// An argument that the plugin does not take.
+    #[error("unknown argument `{name}`{}; accepted: {}", meant.as_ref().map(|meant| format!(", did you mean `{meant}`?")).unwrap_or_default(), if accepted.is_empty() { "none" } else { accepted.as_str() })]
+    UnknownArgument {
+        /// The argument.
+        name: String,
+        /// The accepted one that is spelt almost like it.
+        meant: Option<String>,
+        /// All that are accepted, each with what it does; empty when there are none.
+        accepted: String,
+    },
+    /// An argument that must be given was not.
+    #[error("missing argument {usage}{}", if help.is_empty() { String::new() } else { format!(" ({help})") })]
+    MissingArgument {
+        /// How it is given (`layout=auto|flat`).
+        usage: String,
+        /// What it does; may be empty.
+        help: String,
+    },
     /// A structure in the target contradicts itself.
     #[error("{what} at {address}: expected {expected}, found {found}")]
     Corrupt {
