@@ -208,7 +208,7 @@ fn duration(nanos: u128) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use proptest::prelude::*;
 

@@ -1,5 +1,5 @@
 //! Tests of the grammar, of typed access and of specs.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::arithmetic_side_effects, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod malformed;
 mod round_trip;
