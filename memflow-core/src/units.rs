@@ -208,6 +208,8 @@ fn duration(nanos: u128) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use proptest::prelude::*;
 
     use super::*;
