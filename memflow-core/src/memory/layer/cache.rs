@@ -5,6 +5,7 @@
 //! Keeps: all that a batch needs is asked for in one call; what could not be fetched with the page around it is asked for by itself,
 //! so every outcome is the memory's own; an error is never kept; no lock is held across a call.
 
+mod age;
 mod fetch;
 mod store;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::{
 use smallvec::SmallVec;
 
 use self::{
+    age::AgeLimit,
     fetch::{Fetch, Missing, Scratch},
     store::{Moment, Store},
 };
@@ -174,7 +176,7 @@ impl CacheLayer {
         let idle = below.direct_map().is_some();
         let pages = if idle { 0 } else { bytes.saturating_sub(scratch) };
         Ok(Self {
-            store: Store::new(page, pages, valid_for)?,
+            store: Store::new(page, pages, AgeLimit::new(valid_for))?,
             scratch: Scratch::new(scratch),
             longest: (bytes / 16).max(page_bytes),
             idle,

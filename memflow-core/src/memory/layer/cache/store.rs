@@ -1,6 +1,6 @@
 //! The pages that a cache holds.
 //!
-//! Owns: sets of slots with their locks, how old a page may get, which one goes when room is needed.
+//! Owns: sets of slots with their locks, which one goes when room is needed.
 //! Must not know: operations, how pages are fetched.
 //! Keeps: what was put in comes out unchanged or not at all; two slots never hold the same byte; a page that was fetched while
 //! something was written to its set is not put in; a lock is held for one copy at most.
@@ -11,9 +11,9 @@ use std::{
         Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
 };
 
+use super::age::AgeLimit;
 use crate::{
     address::{PageSize, PhysAddr, PhysRange},
     error::{Error, Result},
@@ -23,8 +23,6 @@ use crate::{
 const WAYS: usize = 8;
 /// The page of a slot that holds none. No address has this number, as pages have more than one byte.
 const NO_PAGE: u64 = u64::MAX;
-/// A [`Store::valid_for`] that never ends.
-const FOREVER: u64 = u64::MAX;
 
 /// Slots for pages.
 #[derive(Debug)]
@@ -33,9 +31,7 @@ pub(super) struct Store {
     /// Slots of each set that are used, at most [`WAYS`].
     ways: usize,
     page: PageSize,
-    /// Nanoseconds for which a page is served after it was asked for.
-    valid_for: u64,
-    epoch: Instant,
+    age: AgeLimit,
     generation: AtomicU64,
 }
 
@@ -43,7 +39,7 @@ pub(super) struct Store {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     generation: u64,
-    /// Nanoseconds since the store was made; zero where pages stay valid forever and the clock is not read.
+    /// As [`AgeLimit::now`] has it.
     now: u64,
 }
 
@@ -94,21 +90,14 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Io`] when this machine has not even the memory to list so many pages.
-    pub(super) fn new(page: PageSize, capacity: usize, valid_for: Option<Duration>) -> Result<Self> {
+    pub(super) fn new(page: PageSize, capacity: usize, age: AgeLimit) -> Result<Self> {
         let (sets, ways) = layout(capacity, page.bytes() as usize);
         let mut list = Vec::new();
         list.try_reserve_exact(sets).map_err(|_| {
             Error::io(format!("cache: list of {sets} sets of pages"), std::io::ErrorKind::OutOfMemory.into())
         })?;
         list.resize_with(sets, || Mutex::new(Set::new()));
-        Ok(Self {
-            sets: list.into(),
-            ways,
-            page,
-            valid_for: valid_for.map_or(FOREVER, |time| u64::try_from(time.as_nanos()).unwrap_or(FOREVER)),
-            epoch: Instant::now(),
-            generation: AtomicU64::new(0),
-        })
+        Ok(Self { sets: list.into(), ways, page, age, generation: AtomicU64::new(0) })
     }
 
     pub(super) fn page(&self) -> PageSize {
@@ -117,11 +106,7 @@ impl Store {
 
     /// The moment from which on pages are as fresh as what is fetched now.
     pub(super) fn moment(&self) -> Moment {
-        let now = match self.valid_for {
-            FOREVER => 0,
-            _ => u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX),
-        };
-        Moment { generation: self.generation.load(Ordering::SeqCst), now }
+        Moment { generation: self.generation.load(Ordering::SeqCst), now: self.age.now() }
     }
 
     /// Forgets all pages, also those that are being fetched.
@@ -241,8 +226,7 @@ impl Store {
 
     #[inline]
     fn fresh(&self, moment: Moment, slot: &Slot) -> bool {
-        // A slot may have been filled by a later batch than this one.
-        slot.generation == moment.generation && moment.now.saturating_sub(slot.fetched) < self.valid_for
+        slot.generation == moment.generation && self.age.allows(slot.fetched, moment.now)
     }
 
     #[inline]
