@@ -89,7 +89,7 @@ pub struct DirectMap {
     writable: bool,
     // INVARIANT: what the backing answers to `lost_from`, or `NOTHING_LOST`; so it can be read for as long as `backing` lives.
     lost: *const AtomicU64,
-    #[expect(dead_code, reason = "keeps the regions readable")]
+    /// Keeps the regions readable.
     backing: Arc<dyn Backing>,
 }
 
@@ -180,6 +180,13 @@ impl DirectMap {
         }
         let lost: *const AtomicU64 = backing.lost_from().unwrap_or(&NOTHING_LOST);
         Ok(Self { regions: regions.into(), liveness, writable, lost, backing })
+    }
+
+    /// The same regions, as a map that refuses writes. The bytes are shared, not copied: what others change shows here too.
+    #[must_use]
+    pub fn read_only(&self) -> Self {
+        let Self { regions, liveness, writable: _, lost, backing } = self;
+        Self { regions: regions.clone(), liveness: *liveness, writable: false, lost: *lost, backing: backing.clone() }
     }
 
     /// The regions, sorted by address.
