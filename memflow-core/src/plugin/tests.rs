@@ -17,7 +17,7 @@ use crate::{
         BufferMemory, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, PhysicalMemoryExt, Run, RunMap,
         SourceConfig, TargetFacts, VcpuRegisters, X86Registers,
     },
-    testkit::ScriptedMemory,
+    testkit::LockedMemory,
 };
 
 /// The same memory, as the other side of the ABI sees it.
@@ -27,10 +27,8 @@ fn across(memory: Arc<dyn PhysicalMemory>) -> Arc<dyn PhysicalMemory> {
 }
 
 fn buffer(len: usize) -> Arc<BufferMemory> {
-    let runs = [(0x1000, 0), (0x8000, 0x1000)].map(|(start, offset)| Run {
-        range: PhysRange::new(PhysAddr::new(start), 0x1000).unwrap(),
-        offset,
-    });
+    let runs = [(0x1000, 0), (0x8000, 0x1000)]
+        .map(|(start, offset)| Run { range: PhysRange::new(PhysAddr::new(start), 0x1000).unwrap(), offset });
     let mut registers = X86Registers::default();
     (registers.cr3, registers.rip) = (Some(0x1234_5000), Some(u64::MAX));
     let mut facts = TargetFacts::default();
@@ -117,7 +115,7 @@ proptest! {
 
 #[test]
 fn writes_come_across_with_their_outcomes() {
-    let scripted: Arc<dyn PhysicalMemory> = Arc::new(ScriptedMemory::new(RunMap::flat(0x3000)));
+    let scripted: Arc<dyn PhysicalMemory> = Arc::new(LockedMemory::new(RunMap::flat(0x3000), vec![0; 0x3000]).unwrap());
     let there = across(scripted.clone());
     let outcome = |memory: &dyn PhysicalMemory, at: u64| {
         let mut ops = [PhysWrite::new(PhysAddr::new(at), &[1, 2, 3, 4])];

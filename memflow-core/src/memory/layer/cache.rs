@@ -390,5 +390,5 @@ fn argument(
     expected: impl Into<std::borrow::Cow<'static, str>>,
     found: impl fmt::Display,
 ) -> Error {
-    Error::Argument { what, expected: expected.into(), found: found.to_string() }
+    Error::Argument { what: what.into(), expected: expected.into(), found: found.to_string() }
 }

@@ -56,7 +56,7 @@ impl DelayLayer {
     pub fn new(below: Arc<dyn PhysicalMemory>, delay: Duration) -> Result<Self> {
         if delay > Self::LONGEST {
             return Err(Error::Argument {
-                what: "delay",
+                what: "delay".into(),
                 expected: format!("at most {:?} for each call", Self::LONGEST).into(),
                 found: format!("{delay:?}"),
             });
