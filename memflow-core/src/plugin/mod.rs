@@ -2,4 +2,5 @@
 //!
 //! Must not know: any one connector or OS layer.
 
+pub mod analyze;
 pub mod descriptor;
