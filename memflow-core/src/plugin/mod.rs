@@ -2,6 +2,7 @@
 //!
 //! Must not know: any one connector or OS layer.
 
+pub mod analyze;
 pub mod args;
 mod definition;
 pub mod descriptor;

@@ -37,3 +37,4 @@ pub use self::{
     record::{AbiVersion, Accepts, BadDescriptor, Descriptor, DescriptorError, PluginKind},
     target::HOST_TARGET,
 };
+pub(crate) use self::{record::excerpt, target::TARGETS};

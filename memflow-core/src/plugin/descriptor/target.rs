@@ -23,14 +23,12 @@ macro_rules! targets {
              off the feature `inventory`"
         );
 
-        #[cfg(test)]
         /// Each target with rustc's words for its architecture and operating system.
         pub(crate) const TARGETS: &[Target] = &[$(Target { triple: $triple, arch: $arch, os: $os }),*];
     };
 }
 
 /// A target that plugins can be built for.
-#[cfg(test)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Target {
     pub(crate) triple: &'static str,
