@@ -55,8 +55,11 @@ impl fmt::Debug for Loaded {
     }
 }
 
-/// Every plugin that is loaded, by file and entry symbol.
-static LOADED: LazyLock<Mutex<HashMap<(PathBuf, String), Arc<Loaded>>>> = LazyLock::new(Mutex::default);
+/// Plugins by file and entry symbol.
+type ByFile = HashMap<(PathBuf, String), Arc<Loaded>>;
+
+/// Every plugin that is loaded.
+static LOADED: LazyLock<Mutex<ByFile>> = LazyLock::new(Mutex::default);
 
 /// Loads the plugin that `descriptor` describes from the file that it was read from.
 ///

@@ -8,14 +8,21 @@ mod definition;
 pub mod descriptor;
 pub mod export;
 mod import;
+mod inventory;
 mod library;
 mod log;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-pub use self::definition::{Connection, Connector, ConnectorRequest, OnProgress, OsLayer, OsRequest, TargetInfo};
 use self::descriptor::AbiVersion;
+pub use self::{
+    definition::{Connection, Connector, ConnectorRequest, OnProgress, OsLayer, OsRequest, TargetInfo},
+    inventory::{
+        ConnectOptions, Inventory, InventoryBuilder, LayerArgs, Layered, Origin, Place, PlaceState, Plugin, Rejected,
+        forward_log_level,
+    },
+};
 
 /// The version of the plugin ABI that this build has.
 pub const ABI: AbiVersion = AbiVersion::new(memflow_abi::MAJOR, memflow_abi::MINOR);

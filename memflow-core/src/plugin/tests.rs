@@ -31,10 +31,11 @@ fn buffer(len: usize) -> Arc<BufferMemory> {
         .map(|(start, offset)| Run { range: PhysRange::new(PhysAddr::new(start), 0x1000).unwrap(), offset });
     let mut registers = X86Registers::default();
     (registers.cr3, registers.rip) = (Some(0x1234_5000), Some(u64::MAX));
-    let mut facts = TargetFacts::default();
-    facts.machine = Some(crate::memory::MachineKind::X86_64);
-    facts.vcpus = vec![VcpuRegisters::X86(registers), VcpuRegisters::X86(X86Registers::default())];
-    facts.vmcoreinfo = Some(b"OSRELEASE=1\n".to_vec());
+    let facts = TargetFacts {
+        machine: Some(crate::memory::MachineKind::X86_64),
+        vcpus: vec![VcpuRegisters::X86(registers), VcpuRegisters::X86(X86Registers::default())],
+        vmcoreinfo: Some(b"OSRELEASE=1\n".to_vec()),
+    };
     let config = SourceConfig { name: "buffer".into(), runs: RunMap::new(runs).unwrap(), facts };
     let bytes: Vec<u8> = (0..len).map(|index| (index * 7 + index / 256) as u8).collect();
     Arc::new(BufferMemory::new(config, bytes).unwrap())

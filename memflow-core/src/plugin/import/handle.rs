@@ -4,7 +4,12 @@
 
 use std::{ffi::c_void, fmt};
 
-use crate::error::{Error, ErrorKind};
+use memflow_abi::{Growing, Grows};
+
+use crate::{
+    error::{Error, ErrorKind},
+    plugin::wire::raw,
+};
 
 /// A context, and the function that gives it up.
 pub(super) struct Handle {
@@ -25,6 +30,17 @@ impl Handle {
     /// The context is that of a handle that is handed over, and `drop` the function of its table that gives it up.
     pub(super) unsafe fn new(context: *mut c_void, drop: unsafe extern "C" fn(*mut c_void)) -> Self {
         Self { context, drop }
+    }
+
+    /// A copy of the structure that a function answers with.
+    ///
+    /// # Safety
+    /// The function is one of the table that the handle belongs to.
+    pub(super) unsafe fn ask<T: Growing>(&self, function: unsafe extern "C" fn(*mut c_void) -> Grows<T>) -> Option<T> {
+        // SAFETY: the caller's promise.
+        let answer = unsafe { function(self.context) };
+        // SAFETY: the ABI's contract of what such functions return.
+        unsafe { raw::structure(answer) }
     }
 
     /// The context, for calls of functions of the same table.

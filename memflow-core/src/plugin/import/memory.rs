@@ -11,8 +11,8 @@ use std::{
 };
 
 use memflow_abi::{
-    DirectMap as DirectMapWire, Facts, Growing, Grows, Memory, MemoryInfo, MemoryTable, ReadOp, Run as RunWire,
-    RunSink, WriteOp, X86Vcpu, liveness, machine, x86_register,
+    DirectMap as DirectMapWire, Facts, Memory, MemoryInfo, MemoryTable, ReadOp, Run as RunWire, RunSink, WriteOp,
+    X86Vcpu, liveness, machine, x86_register,
 };
 use smallvec::SmallVec;
 
@@ -66,21 +66,19 @@ pub(in crate::plugin) unsafe fn memory(source: Memory, who: &str) -> Result<Arc<
     let handle = Arc::new(unsafe { Handle::new(source.context, drop) });
     let read = required(who, "read", table.read)?;
     let info = required(who, "info", table.info)?;
-    // SAFETY: a function of the handle's table with its context.
-    let info = unsafe { raw::structure::<MemoryInfo>(info(handle.context())) };
+    // SAFETY: a function of the handle's table.
+    let info = unsafe { handle.ask::<MemoryInfo>(info) };
     let info = info.ok_or_else(|| broken(who, "its memory does not say what it holds"))?;
     // SAFETY: the caller's promise: what the information points to stays while the handle lives.
     let metadata = unsafe { metadata(&info, table.write.is_some(), who) }?;
-    // SAFETY: a function of the handle's table with its context, and what it returns stays while the handle lives.
-    let facts = unsafe {
-        answer::<Facts>(table.facts, handle.context()).map_or_else(TargetFacts::default, |facts| target_facts(&facts))
-    };
-    // SAFETY: as above.
-    let direct = match unsafe { answer::<DirectMapWire>(table.direct_map, handle.context()) } {
-        // SAFETY: as above.
-        Some(wire) => Some(unsafe { direct_map(&wire, &metadata, &handle, who) }?),
-        None => None,
-    };
+    // SAFETY: a function of the handle's table.
+    let facts = table.facts.and_then(|facts| unsafe { handle.ask::<Facts>(facts) });
+    // SAFETY: the ABI's contract: what the facts point to stays while the handle lives.
+    let facts = facts.map(|facts| unsafe { target_facts(&facts) }).unwrap_or_default();
+    // SAFETY: a function of the handle's table.
+    let direct = table.direct_map.and_then(|direct| unsafe { handle.ask::<DirectMapWire>(direct) });
+    // SAFETY: the ABI's contract: what the map points to stays while the handle lives.
+    let direct = direct.map(|wire| unsafe { direct_map(&wire, &metadata, &handle, who) }).transpose()?;
     Ok(Arc::new(Foreign {
         handle,
         read,
@@ -90,20 +88,6 @@ pub(in crate::plugin) unsafe fn memory(source: Memory, who: &str) -> Result<Arc<
         facts,
         direct,
     }))
-}
-
-/// What an optional function returns, if anything.
-///
-/// # Safety
-/// The function is one of the table that `context` belongs to.
-unsafe fn answer<T: Growing>(
-    function: Option<unsafe extern "C" fn(*mut c_void) -> Grows<T>>,
-    context: *mut c_void,
-) -> Option<T> {
-    // SAFETY: the caller's promise.
-    let answer = unsafe { function?(context) };
-    // SAFETY: the ABI's contract of what such functions return.
-    unsafe { raw::structure(answer) }
 }
 
 /// # Safety

@@ -72,14 +72,14 @@ pub(in crate::plugin) unsafe fn os(
     // SAFETY: the caller's promise: the handle is handed over, and this is its table's function.
     let handle = unsafe { Handle::new(source.context, drop) };
     let function = required(who, "kernel", table.kernel)?;
-    // SAFETY: a function of the handle's table with its context.
-    let record = unsafe { raw::structure::<KernelRecord>(function(handle.context())) };
+    // SAFETY: a function of the handle's table.
+    let record = unsafe { handle.ask::<KernelRecord>(function) };
     let record = record.ok_or_else(|| broken(who, "its operating system does not say what kernel it has"))?;
     // SAFETY: the ABI's contract: what the record points to stays while the handle lives.
     let kernel = unsafe { KernelInfo::from_wire(&record) }?;
     let function = required(who, "kernel_space", table.kernel_space)?;
-    // SAFETY: a function of the handle's table with its context.
-    let record = unsafe { raw::structure::<SpaceRecord>(function(handle.context())) };
+    // SAFETY: a function of the handle's table.
+    let record = unsafe { handle.ask::<SpaceRecord>(function) };
     let record = record.ok_or_else(|| Error::Unsupported {
         what: format!("operating system of {who} without an address space of its kernel"),
         why: "this build of memflow reads kernels through their page tables; update memflow".to_owned(),
@@ -90,8 +90,10 @@ pub(in crate::plugin) unsafe fn os(
         Some(memory) => memory,
         None => {
             let function = required(who, "memory", table.memory)?;
-            // SAFETY: a function of the handle's table with its context.
-            let source = unsafe { filled::<Memory>(|out, failure| function(handle.context(), out, failure)) }?;
+            // SAFETY: a function of the handle's table with its context; `out` is the callee's to fill in.
+            let call = |out: *mut Memory, failure| unsafe { function(handle.context(), out, failure) };
+            // SAFETY: a handle of zeros is valid, if useless.
+            let source = unsafe { filled(call) }?;
             // SAFETY: the ABI's contract: a function that succeeds has filled in a handle that is handed over.
             unsafe { memory(source, who) }?
         }

@@ -6,7 +6,9 @@
 
 use std::{ffi::c_void, fmt, sync::Arc};
 
-use memflow_abi::{FailureSink, Grows, Process as ProcessHandle, ProcessRecord, ProcessTable, RecordSink, SpaceRecord};
+use memflow_abi::{
+    FailureSink, Grows, Process as ProcessHandle, ProcessRecord, ProcessTable, RecordSink, SpaceRecord, View,
+};
 
 use super::{
     collect,
@@ -73,8 +75,8 @@ pub(super) unsafe fn process(
     // SAFETY: the caller's promise: the handle is handed over, and this is its table's function.
     let handle = unsafe { Handle::new(source.context, drop) };
     let function = required(who, "record", table.record)?;
-    // SAFETY: a function of the handle's table with its context.
-    let record = unsafe { raw::structure::<ProcessRecord>(function(handle.context())) };
+    // SAFETY: a function of the handle's table.
+    let record = unsafe { handle.ask::<ProcessRecord>(function) };
     let record = record.ok_or_else(|| broken(who, "a process does not say what it is"))?;
     // SAFETY: the ABI's contract: what the record points to stays while the handle lives.
     let info = unsafe { ProcessInfo::from_wire(&record) }?;
@@ -85,8 +87,10 @@ pub(super) unsafe fn process(
         Some(space) => Access::Walked(SpaceView::new(physical.clone(), space)),
         None => {
             let function = required(who, "view", table.view)?;
-            // SAFETY: a handle of zeros is valid, if useless; a function of the handle's table with its context.
-            let source = unsafe { filled(|out, failure| function(handle.context(), out, failure)) }?;
+            // SAFETY: a function of the handle's table with its context; `out` is the callee's to fill in.
+            let call = |out: *mut View, failure| unsafe { function(handle.context(), out, failure) };
+            // SAFETY: a handle of zeros is valid, if useless.
+            let source = unsafe { filled(call) }?;
             // SAFETY: the ABI's contract: a function that succeeds has filled in a handle that is handed over.
             Access::Called(unsafe { view::view(source, who) }?)
         }
