@@ -7,9 +7,14 @@ mod entry;
 mod guard;
 mod memory;
 mod os;
+mod place;
 mod process;
 mod space;
 mod view;
 
+pub use memflow_abi::PluginEntry;
+
 pub use self::entry::{connector, os_layer};
+#[doc(hidden)]
+pub use self::place::{descriptor, entry_with, section};
 pub(super) use self::{memory::memory, os::os, space::FLAGS};
