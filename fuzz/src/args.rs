@@ -51,6 +51,9 @@ pub fn arg_specs(data: &[u8]) {
     for spec in &specs {
         spec.validate().expect("what is read is valid");
     }
+    if let Ok(all) = ArgSpec::parse_all(text.lines()) {
+        assert_eq!(all, specs);
+    }
     // An unknown argument is told whatever the specs are; defaults are of their kind.
     if let Err(error) = check(&specs, &Args::new().with("unknown argument", true)) {
         assert!(matches!(error, Error::UnknownArgument { .. }));

@@ -37,8 +37,11 @@ pub fn check(specs: &[ArgSpec], args: &Args) -> Result<()> {
 pub fn complete(specs: &[ArgSpec], args: &Args) -> Result<Args> {
     check(specs, args)?;
     let mut all = args.clone();
-    for spec in specs.iter().filter(|spec| !spec.default.is_empty() && args.get(&spec.name).is_none()) {
-        all.set(spec.name.clone(), ArgValue::from(&*spec.default));
+    for spec in specs.iter().filter(|spec| !spec.default.is_empty()) {
+        // Of two specs with one name the first counts, here and in the check.
+        if all.get(&spec.name).is_none() && specs.iter().find(|first| first.name == spec.name) == Some(spec) {
+            all.set(spec.name.clone(), ArgValue::from(&*spec.default));
+        }
     }
     Ok(all)
 }

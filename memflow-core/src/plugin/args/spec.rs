@@ -7,10 +7,10 @@
 //!
 //! In `default`, `\:` is a colon and `\\` a backslash; no other backslash may stand there. `help` is the rest of the line as it is.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{borrow::Cow, collections::HashSet, fmt, str::FromStr};
 
 use super::{
-    ArgKind, ArgValue,
+    ArgKind, ArgValue, MAX_ARGS,
     quote::{self, shorten},
 };
 use crate::error::{Error, Result};
@@ -55,6 +55,30 @@ impl ArgSpec {
     #[must_use]
     pub fn help(self, text: impl Into<Cow<'static, str>>) -> Self {
         Self { help: text.into(), ..self }
+    }
+
+    /// Reads the lines of one plugin.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for the first line that is malformed, for a name that comes up twice, and for more than [`MAX_ARGS`] lines.
+    pub fn parse_all<'l>(lines: impl IntoIterator<Item = &'l str>) -> Result<Vec<Self>> {
+        let mut specs: Vec<Self> = Vec::new();
+        let mut names = HashSet::new();
+        for line in lines {
+            let problem = |expected: Cow<'static, str>| {
+                let what = "line of a plugin's argument".into();
+                Error::Argument { what, expected, found: shorten(line) }
+            };
+            if specs.len() >= MAX_ARGS {
+                return Err(problem(format!("at most {MAX_ARGS} arguments").into()));
+            }
+            let spec: Self = line.parse()?;
+            if !names.insert(spec.name.clone()) {
+                return Err(problem(format!("argument `{}` once", spec.name).into()));
+            }
+            specs.push(spec);
+        }
+        Ok(specs)
     }
 
     /// How it is given: `cache=SIZE`, `partial`.

@@ -95,6 +95,28 @@ fn lines_have_four_fields() {
 }
 
 #[test]
+fn plugin_names_each_argument_once() {
+    assert_eq!(ArgSpec::parse_all(["a:text::", "b:flag::"]).unwrap().len(), 2);
+    let error = ArgSpec::parse_all(["a:text::", "b:flag::", "a:size::"]).unwrap_err().to_string();
+    assert_eq!(error, "line of a plugin's argument: expected argument `a` once, found `a:size::`");
+    let lines: Vec<String> = (0..257).map(|index| format!("a{index}:text::")).collect();
+    assert_eq!(ArgSpec::parse_all(lines.iter().take(256).map(String::as_str)).unwrap().len(), 256);
+    let error = ArgSpec::parse_all(lines.iter().map(String::as_str)).unwrap_err().to_string();
+    assert!(error.contains("expected at most 256 arguments, found `a256:text::`"), "{error}");
+}
+
+/// Found by fuzzing: the default of the second one was checked against the kind of the first.
+#[test]
+fn same_name_twice_takes_the_default_of_the_first() {
+    let first = ArgSpec::new("delay", ArgKind::Size);
+    let second = ArgSpec::new("delay", ArgKind::Time).default("0s");
+    let specs = [first, second];
+    let all = complete(&specs, &Args::new()).unwrap();
+    assert!(all.is_empty());
+    check(&specs, &all).unwrap();
+}
+
+#[test]
 fn malformed_lines_are_refused() {
     let long = format!("a:text::{}", "x".repeat(5000));
     let many = format!("a:choice({})::", ["w"; 300].join("|"));
