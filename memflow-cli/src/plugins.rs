@@ -11,7 +11,7 @@ use memflow_core::{Error, plugin::Inventory};
 #[derive(Args, Clone, Default, Debug)]
 pub(crate) struct PluginArgs {
     /// Take plugins from this file first, whatever their version; may be repeated
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     plugin: Vec<PathBuf>,
 }
 
