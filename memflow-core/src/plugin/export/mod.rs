@@ -11,5 +11,7 @@ mod process;
 mod space;
 mod view;
 
+pub use memflow_abi::PluginEntry;
+
 pub use self::entry::{connector, os_layer};
 pub(super) use self::{memory::memory, os::os, space::FLAGS};
