@@ -63,3 +63,5 @@ pub use crate::{
 pub const MAJOR: u16 = 1;
 /// The minor version: raised when something is appended.
 pub const MINOR: u16 = 1;
+/// Both as a descriptor has them: `major.minor`.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));

@@ -5,6 +5,8 @@
 pub mod analyze;
 pub mod args;
 mod definition;
+#[doc(hidden)]
+pub mod derive;
 pub mod descriptor;
 pub mod export;
 mod import;
