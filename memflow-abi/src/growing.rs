@@ -111,6 +111,17 @@ pub struct Structure {
     pub fields: &'static [Field],
 }
 
+/// Numbers with names, for the record of the layout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Numbers {
+    /// Their name: that of the module.
+    pub name: &'static str,
+    /// Size of each in bytes.
+    pub size: usize,
+    /// Names and values in order.
+    pub values: &'static [(&'static str, u64)],
+}
+
 /// Defines a structure that grows, with zero as the value of what is missing.
 macro_rules! growing {
     (
@@ -206,6 +217,13 @@ macro_rules! numbers {
         $(#[$doc])*
         pub mod $module {
             $( $(#[$number_doc])* pub const $name: $type = $value; )*
+
+            /// The numbers for the record of the layout.
+            pub(crate) const NUMBERS: $crate::Numbers = $crate::Numbers {
+                name: stringify!($module),
+                size: size_of::<$type>(),
+                values: &[$((stringify!($name), $name as u64)),*],
+            };
         }
     };
 }
@@ -317,6 +335,25 @@ pub const STRUCTURES: &[Structure] = &[
     crate::entry::OsRequest::STRUCTURE,
     crate::entry::TargetRecord::STRUCTURE,
     crate::entry::PluginEntry::STRUCTURE,
+];
+
+/// Every set of numbers of the ABI, for the record of the layout.
+pub const NUMBERS: &[Numbers] = &[
+    crate::report::status::NUMBERS,
+    crate::report::cause::NUMBERS,
+    crate::report::failure::NUMBERS,
+    crate::report::access::NUMBERS,
+    crate::report::address_space::NUMBERS,
+    crate::memory::liveness::NUMBERS,
+    crate::memory::machine::NUMBERS,
+    crate::memory::x86_register::NUMBERS,
+    crate::paging::soft_fault_answer::NUMBERS,
+    crate::paging::page_flag::NUMBERS,
+    crate::os::process_present::NUMBERS,
+    crate::os::process_state::NUMBERS,
+    crate::os::permission::NUMBERS,
+    crate::os::region_kind::NUMBERS,
+    crate::entry::log_level::NUMBERS,
 ];
 
 impl Header {

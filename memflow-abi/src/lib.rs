@@ -42,7 +42,7 @@ pub use crate::{
         Argument, ConnectorRequest, Host, LogMessage, OpenReport, OsRequest, PluginEntry, PluginEntryRef, Progress,
         TargetRecord, log_level,
     },
-    growing::{Field, Growing, Grows, Header, LAYOUT, STRUCTURES, Structure, TypeLayout, compatible},
+    growing::{Field, Growing, Grows, Header, LAYOUT, NUMBERS, Numbers, STRUCTURES, Structure, TypeLayout, compatible},
     memory::{
         DirectMap, DirectRegion, Facts, Memory, MemoryInfo, MemoryTable, Run, RunSink, X86Vcpu, liveness, machine,
         x86_register,
