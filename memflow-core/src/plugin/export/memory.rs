@@ -14,7 +14,7 @@ use memflow_abi::{
 };
 use smallvec::SmallVec;
 
-use super::guard;
+use super::{guard, shared};
 use crate::{
     memory::{Liveness, MachineKind, Metadata, Outcome, PhysicalMemory, RunMap, TargetFacts, VcpuRegisters},
     plugin::wire::{outcome, raw},
@@ -22,8 +22,8 @@ use crate::{
 
 static TABLE: MemoryTable = {
     let mut table = MemoryTable::empty();
-    table.clone = Some(clone);
-    table.drop = Some(drop_handle);
+    table.clone = Some(shared::clone::<Exported>);
+    table.drop = Some(shared::drop_handle::<Exported>);
     table.read = Some(read);
     table.write = Some(write);
     table.info = Some(info);
@@ -65,7 +65,7 @@ pub(in crate::plugin) fn memory(memory: Arc<dyn PhysicalMemory>) -> Memory {
         facts: OnceLock::new(),
         direct: OnceLock::new(),
     };
-    Memory { context: Arc::into_raw(Arc::new(exported)).cast_mut().cast(), table: Grows::new(&TABLE) }
+    Memory { context: shared::context(Arc::new(exported)), table: Grows::new(&TABLE) }
 }
 
 fn runs(map: &RunMap) -> Vec<Run> {
@@ -109,28 +109,9 @@ fn vcpu(vcpu: &VcpuRegisters) -> Option<X86Vcpu> {
     Some(wire)
 }
 
-/// # Safety
-/// `context` is one of a handle that [`memory`] made and that has not been dropped.
-unsafe fn exported<'a>(context: *mut c_void) -> &'a Exported {
-    // SAFETY: the caller's promise: the handle keeps the `Arc` alive.
-    unsafe { &*context.cast::<Exported>() }
-}
-
-unsafe extern "C" fn clone(context: *mut c_void) -> *mut c_void {
-    // SAFETY: the ABI's contract: the context is that of a living handle, so it came from `Arc::into_raw`.
-    unsafe { Arc::increment_strong_count(context.cast::<Exported>()) };
-    context
-}
-
-unsafe extern "C" fn drop_handle(context: *mut c_void) {
-    // SAFETY: the ABI's contract: the handle is given up, and its context came from `Arc::into_raw`.
-    let exported = unsafe { Arc::from_raw(context.cast::<Exported>()) };
-    guard::quietly((), || drop(exported));
-}
-
 unsafe extern "C" fn read(context: *mut c_void, ops: *mut ReadOp, count: usize) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     // SAFETY: the ABI's contract: the operations are the callee's for the call.
     let Some(ops) = (unsafe { raw::items_mut(ops, count) }) else { return i32::from(count != 0) };
     // SAFETY: the ABI's contract: the buffers are the callee's for the call.
@@ -139,7 +120,7 @@ unsafe extern "C" fn read(context: *mut c_void, ops: *mut ReadOp, count: usize) 
 
 unsafe extern "C" fn write(context: *mut c_void, ops: *mut WriteOp, count: usize) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     // SAFETY: the ABI's contract: the operations are the callee's for the call.
     let Some(ops) = (unsafe { raw::items_mut(ops, count) }) else { return i32::from(count != 0) };
     // SAFETY: the ABI's contract: the buffers are readable for the call.
@@ -194,7 +175,7 @@ pub(super) unsafe fn write_ops<A: crate::address::Address>(
 
 unsafe extern "C" fn info(context: *mut c_void) -> Grows<MemoryInfo> {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     Grows::new(exported.info.get_or_init(|| {
         let Metadata { name, liveness, read_only, ideal_batch, .. } = &exported.metadata;
         let mut info = MemoryInfo::empty();
@@ -217,7 +198,7 @@ fn liveness_to_wire(liveness: Liveness) -> u32 {
 
 unsafe extern "C" fn facts(context: *mut c_void) -> Grows<Facts> {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     let known = || {
         Grows::new(exported.facts.get_or_init(|| {
             let TargetFacts { machine, vmcoreinfo, .. } = exported.memory.facts();
@@ -239,7 +220,7 @@ unsafe extern "C" fn facts(context: *mut c_void) -> Grows<Facts> {
 
 unsafe extern "C" fn direct_map(context: *mut c_void) -> Grows<DirectMapWire> {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     let mapped = || {
         let Some(map) = exported.memory.direct_map() else { return Grows::NULL };
         Grows::new(exported.direct.get_or_init(|| {
@@ -257,7 +238,7 @@ unsafe extern "C" fn direct_map(context: *mut c_void) -> Grows<DirectMapWire> {
 
 unsafe extern "C" fn populated_runs(context: *mut c_void, sink: RunSink) {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     let Some(take) = sink.run else { return };
     let hand_over = || {
         for run in runs(&exported.memory.populated_runs()) {

@@ -9,6 +9,7 @@ mod memory;
 mod os;
 mod place;
 mod process;
+mod shared;
 mod space;
 mod view;
 

@@ -12,7 +12,7 @@ use memflow_abi::{
     Text,
 };
 
-use super::{guard, memory::memory, process, space::Space};
+use super::{guard, memory::memory, process, shared, space::Space};
 use crate::{
     address::VirtAddr,
     os::{KernelInfo, Listing, Os, ProcessInfo},
@@ -24,8 +24,8 @@ use crate::{
 
 static TABLE: OsTable = {
     let mut table = OsTable::empty();
-    table.clone = Some(clone);
-    table.drop = Some(drop_handle);
+    table.clone = Some(shared::clone::<Exported>);
+    table.drop = Some(shared::drop_handle::<Exported>);
     table.kernel = Some(kernel);
     table.kernel_space = Some(kernel_space);
     table.memory = Some(os_memory);
@@ -64,31 +64,12 @@ pub(in crate::plugin) fn os(os: Arc<dyn Os>) -> OsHandle {
         os,
         kernel: OnceLock::new(),
     };
-    OsHandle { context: Arc::into_raw(Arc::new(exported)).cast_mut().cast(), table: Grows::new(&TABLE) }
-}
-
-/// # Safety
-/// `context` is one of a handle that [`os`] made and that has not been dropped.
-unsafe fn exported<'a>(context: *mut c_void) -> &'a Exported {
-    // SAFETY: the caller's promise: the handle keeps the `Arc` alive.
-    unsafe { &*context.cast::<Exported>() }
-}
-
-unsafe extern "C" fn clone(context: *mut c_void) -> *mut c_void {
-    // SAFETY: the ABI's contract: the context is that of a living handle, so it came from `Arc::into_raw`.
-    unsafe { Arc::increment_strong_count(context.cast::<Exported>()) };
-    context
-}
-
-unsafe extern "C" fn drop_handle(context: *mut c_void) {
-    // SAFETY: the ABI's contract: the handle is given up, and its context came from `Arc::into_raw`.
-    let exported = unsafe { Arc::from_raw(context.cast::<Exported>()) };
-    guard::quietly((), || drop(exported));
+    OsHandle { context: shared::context(Arc::new(exported)), table: Grows::new(&TABLE) }
 }
 
 unsafe extern "C" fn kernel(context: *mut c_void) -> Grows<KernelRecord> {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     let record = exported.kernel.get_or_init(|| {
         let mut record = KernelRecord::empty();
         exported.info.with_wire(|wire| {
@@ -110,13 +91,13 @@ unsafe extern "C" fn kernel(context: *mut c_void) -> Grows<KernelRecord> {
 
 unsafe extern "C" fn kernel_space(context: *mut c_void) -> Grows<SpaceRecord> {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     exported.space.record()
 }
 
 unsafe extern "C" fn os_memory(context: *mut c_void, out: *mut Memory, failure: FailureSink) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     let hand_over = || {
         let handle = memory(exported.os.physical_memory().clone());
         // SAFETY: the ABI's contract: `out` is the callee's to fill in.
@@ -129,7 +110,7 @@ unsafe extern "C" fn os_memory(context: *mut c_void, out: *mut Memory, failure: 
 
 unsafe extern "C" fn processes(context: *mut c_void, sink: RecordSink, failure: FailureSink) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     // SAFETY: the ABI's contract: the sinks can be called for the call.
     unsafe { guard::list(sink, failure, || exported.os.processes()) }
 }
@@ -141,7 +122,7 @@ unsafe extern "C" fn open_process(
     failure: FailureSink,
 ) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     let hand_over = || {
         // SAFETY: the ABI's contract: the record is whole for the call.
         let wire = unsafe { raw::structure(record) }.ok_or_else(|| records::broken("no process record"))?;
@@ -159,21 +140,21 @@ unsafe extern "C" fn open_process(
 
 unsafe extern "C" fn modules(context: *mut c_void, sink: RecordSink, failure: FailureSink) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     // SAFETY: the ABI's contract: the sinks can be called for the call.
     unsafe { guard::list(sink, failure, || exported.os.modules()) }
 }
 
 unsafe extern "C" fn symbols(context: *mut c_void, sink: RecordSink, failure: FailureSink) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     // SAFETY: the ABI's contract: the sinks can be called for the call.
     unsafe { guard::list(sink, failure, || exported.os.symbols()) }
 }
 
 unsafe extern "C" fn symbols_named(context: *mut c_void, name: Text, sink: RecordSink, failure: FailureSink) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     // SAFETY: the ABI's contract: the name is whole for the call.
     let name = unsafe { raw::text(name) }.unwrap_or_default();
     let found = || Ok(complete(exported.os.symbols_named(&name)?));
@@ -189,7 +170,7 @@ unsafe extern "C" fn symbol_at(
     failure: FailureSink,
 ) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     let found = || {
         let Some((symbol, offset)) = exported.os.symbol_at(VirtAddr::new(address))? else {
             return Ok(Listing::new());
@@ -204,7 +185,7 @@ unsafe extern "C" fn symbol_at(
 
 unsafe extern "C" fn kernel_log(context: *mut c_void, sink: RecordSink, failure: FailureSink) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     // SAFETY: the ABI's contract: the sinks can be called for the call.
     unsafe { guard::list(sink, failure, || exported.os.kernel_log()) }
 }

@@ -12,7 +12,7 @@ use memflow_abi::{
     FailureSink, Grows, Process as ProcessHandle, ProcessRecord, ProcessTable, RecordSink, SpaceRecord, View,
 };
 
-use super::{guard, os::complete, space::Space, view::view};
+use super::{guard, os::complete, shared, space::Space, view::view};
 use crate::{
     error::Result,
     memory::{PhysicalMemory, ViewRead, ViewWrite},
@@ -23,7 +23,7 @@ use crate::{
 
 static TABLE: ProcessTable = {
     let mut table = ProcessTable::empty();
-    table.drop = Some(drop_handle);
+    table.drop = Some(shared::drop_handle::<Exported>);
     table.record = Some(record);
     table.space = Some(space);
     table.walk = Some(walk);
@@ -59,7 +59,7 @@ pub(super) fn process(process: Box<dyn Process>, memory: &Arc<dyn PhysicalMemory
     let same = |view: &&SpaceView| ptr::addr_eq(Arc::as_ptr(view.memory()), Arc::as_ptr(memory));
     let walk = process.space_view().filter(same).map(|view| Space::new(view.space(), memory));
     let exported = Exported { process, info, space, walk, record: OnceLock::new() };
-    ProcessHandle { context: Arc::into_raw(Arc::new(exported)).cast_mut().cast(), table: Grows::new(&TABLE) }
+    ProcessHandle { context: shared::context(Arc::new(exported)), table: Grows::new(&TABLE) }
 }
 
 /// The memory of a process, kept by whoever has the view.
@@ -79,22 +79,9 @@ impl MemoryView for Memory {
     }
 }
 
-/// # Safety
-/// `context` is that of a handle that [`process`] made and that has not been dropped.
-unsafe fn exported<'a>(context: *mut c_void) -> &'a Exported {
-    // SAFETY: the caller's promise: the handle keeps the `Arc` alive.
-    unsafe { &*context.cast::<Exported>() }
-}
-
-unsafe extern "C" fn drop_handle(context: *mut c_void) {
-    // SAFETY: the ABI's contract: the handle is given up, and its context came from `Arc::into_raw`.
-    let exported = unsafe { Arc::from_raw(context.cast::<Exported>()) };
-    guard::quietly((), || drop(exported));
-}
-
 unsafe extern "C" fn record(context: *mut c_void) -> Grows<ProcessRecord> {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     let record = exported.record.get_or_init(|| {
         // The texts that the copy points to are those of `info`.
         // SAFETY: the structure is whole and ours; a copy of it is one more.
@@ -105,22 +92,20 @@ unsafe extern "C" fn record(context: *mut c_void) -> Grows<ProcessRecord> {
 
 unsafe extern "C" fn space(context: *mut c_void) -> Grows<SpaceRecord> {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     exported.space.as_ref().map_or(Grows::NULL, Space::record)
 }
 
 unsafe extern "C" fn walk(context: *mut c_void) -> Grows<SpaceRecord> {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     exported.walk.as_ref().map_or(Grows::NULL, Space::record)
 }
 
 unsafe extern "C" fn process_view(context: *mut c_void, out: *mut View, failure: FailureSink) -> i32 {
     let hand_over = || {
-        // SAFETY: the ABI's contract: the context is that of a living handle, so it came from `Arc::into_raw`.
-        unsafe { Arc::increment_strong_count(context.cast::<Exported>()) };
-        // SAFETY: the count that was just added is the one that this takes.
-        let exported = unsafe { Arc::from_raw(context.cast::<Exported>()) };
+        // SAFETY: the ABI's contract: the context is that of a living handle.
+        let exported = unsafe { shared::arc::<Exported>(context) };
         // SAFETY: the ABI's contract: `out` is the callee's to fill in.
         unsafe { out.write(view(Arc::new(Memory(exported)))) };
         Ok(())
@@ -131,7 +116,7 @@ unsafe extern "C" fn process_view(context: *mut c_void, out: *mut View, failure:
 
 unsafe extern "C" fn executable(context: *mut c_void, sink: RecordSink, failure: FailureSink) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     let path = || Ok(complete(exported.process.executable()?.into_iter().collect::<Vec<String>>()));
     // SAFETY: the ABI's contract: the sinks can be called for the call.
     unsafe { guard::list(sink, failure, path) }
@@ -139,28 +124,28 @@ unsafe extern "C" fn executable(context: *mut c_void, sink: RecordSink, failure:
 
 unsafe extern "C" fn command_line(context: *mut c_void, sink: RecordSink, failure: FailureSink) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     // SAFETY: the ABI's contract: the sinks can be called for the call.
     unsafe { guard::list(sink, failure, || exported.process.command_line().map(complete)) }
 }
 
 unsafe extern "C" fn environment(context: *mut c_void, sink: RecordSink, failure: FailureSink) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     // SAFETY: the ABI's contract: the sinks can be called for the call.
     unsafe { guard::list(sink, failure, || exported.process.environment().map(complete)) }
 }
 
 unsafe extern "C" fn memory_map(context: *mut c_void, sink: RecordSink, failure: FailureSink) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     // SAFETY: the ABI's contract: the sinks can be called for the call.
     unsafe { guard::list(sink, failure, || exported.process.memory_map()) }
 }
 
 unsafe extern "C" fn threads(context: *mut c_void, sink: RecordSink, failure: FailureSink) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     // SAFETY: the ABI's contract: the sinks can be called for the call.
     unsafe { guard::list(sink, failure, || exported.process.threads()) }
 }

@@ -6,7 +6,7 @@ use std::{ffi::c_void, sync::Arc};
 
 use memflow_abi::{Grows, SoftFault, SoftFaults, SoftFaultsTable, SpaceRecord, Text, page_flag, soft_fault_answer};
 
-use super::guard;
+use super::{guard, shared};
 use crate::{
     address::{PageSize, PhysAddr, VirtAddr},
     error::{Stop, StopCause},
@@ -17,8 +17,8 @@ use crate::{
 
 static TABLE: SoftFaultsTable = {
     let mut table = SoftFaultsTable::empty();
-    table.clone = Some(clone);
-    table.drop = Some(drop_handle);
+    table.clone = Some(shared::clone::<Resolver>);
+    table.drop = Some(shared::drop_handle::<Resolver>);
     table.resolve = Some(resolve);
     table
 };
@@ -73,21 +73,9 @@ impl Space {
     }
 }
 
-unsafe extern "C" fn clone(context: *mut c_void) -> *mut c_void {
-    // SAFETY: the ABI's contract: the context is that of a living handle or record, so it came from an `Arc`.
-    unsafe { Arc::increment_strong_count(context.cast::<Resolver>()) };
-    context
-}
-
-unsafe extern "C" fn drop_handle(context: *mut c_void) {
-    // SAFETY: the ABI's contract: the handle, which `clone` made, is given up.
-    let resolver = unsafe { Arc::from_raw(context.cast::<Resolver>()) };
-    guard::quietly((), || drop(resolver));
-}
-
 unsafe extern "C" fn resolve(context: *mut c_void, faults: *mut SoftFault, count: usize) {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let resolver = unsafe { &*context.cast::<Resolver>() };
+    let resolver = unsafe { shared::get::<Resolver>(context) };
     // SAFETY: the ABI's contract: the questions are the callee's for the call.
     let Some(wires) = (unsafe { raw::items_mut(faults, count) }) else { return };
     let ask = || {

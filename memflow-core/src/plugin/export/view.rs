@@ -9,13 +9,14 @@ use memflow_abi::{Grows, ReadOp, View, ViewInfo, ViewTable, WriteOp};
 use super::{
     guard,
     memory::{read_ops, write_ops},
+    shared,
 };
 use crate::{plugin::wire::raw, view::MemoryView};
 
 static TABLE: ViewTable = {
     let mut table = ViewTable::empty();
-    table.clone = Some(clone);
-    table.drop = Some(drop_handle);
+    table.clone = Some(shared::clone::<Exported>);
+    table.drop = Some(shared::drop_handle::<Exported>);
     table.read = Some(read);
     table.write = Some(write);
     table.info = Some(info);
@@ -27,31 +28,12 @@ struct Exported(Arc<dyn MemoryView>);
 
 /// A handle of a view for the other side.
 pub(super) fn view(view: Arc<dyn MemoryView>) -> View {
-    View { context: Arc::into_raw(Arc::new(Exported(view))).cast_mut().cast(), table: Grows::new(&TABLE) }
-}
-
-/// # Safety
-/// `context` is one of a handle that [`view`] made and that has not been dropped.
-unsafe fn exported<'a>(context: *mut c_void) -> &'a Exported {
-    // SAFETY: the caller's promise: the handle keeps the `Arc` alive.
-    unsafe { &*context.cast::<Exported>() }
-}
-
-unsafe extern "C" fn clone(context: *mut c_void) -> *mut c_void {
-    // SAFETY: the ABI's contract: the context is that of a living handle, so it came from `Arc::into_raw`.
-    unsafe { Arc::increment_strong_count(context.cast::<Exported>()) };
-    context
-}
-
-unsafe extern "C" fn drop_handle(context: *mut c_void) {
-    // SAFETY: the ABI's contract: the handle is given up, and its context came from `Arc::into_raw`.
-    let exported = unsafe { Arc::from_raw(context.cast::<Exported>()) };
-    guard::quietly((), || drop(exported));
+    View { context: shared::context(Arc::new(Exported(view))), table: Grows::new(&TABLE) }
 }
 
 unsafe extern "C" fn read(context: *mut c_void, ops: *mut ReadOp, count: usize) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     // SAFETY: the ABI's contract: the operations are the callee's for the call.
     let Some(ops) = (unsafe { raw::items_mut(ops, count) }) else { return i32::from(count != 0) };
     // SAFETY: the ABI's contract: the buffers are the callee's for the call.
@@ -60,7 +42,7 @@ unsafe extern "C" fn read(context: *mut c_void, ops: *mut ReadOp, count: usize) 
 
 unsafe extern "C" fn write(context: *mut c_void, ops: *mut WriteOp, count: usize) -> i32 {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     // SAFETY: the ABI's contract: the operations are the callee's for the call.
     let Some(ops) = (unsafe { raw::items_mut(ops, count) }) else { return i32::from(count != 0) };
     // SAFETY: the ABI's contract: the buffers are readable for the call.
@@ -69,7 +51,7 @@ unsafe extern "C" fn write(context: *mut c_void, ops: *mut WriteOp, count: usize
 
 unsafe extern "C" fn info(context: *mut c_void, info: *mut ViewInfo) {
     // SAFETY: the ABI's contract: the context is that of a living handle.
-    let exported = unsafe { exported(context) };
+    let exported = unsafe { shared::get::<Exported>(context) };
     let fill = || {
         let metadata = exported.0.metadata();
         ViewInfo {
