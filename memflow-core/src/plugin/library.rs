@@ -102,7 +102,7 @@ fn open(path: &Path, descriptor: &Descriptor) -> Result<Loaded> {
 
 /// Compares the layouts of structures where the plugin brings a description of its own.
 fn check_layout(entry: &PluginEntry, descriptor: &Descriptor) -> std::result::Result<(), String> {
-    if descriptor.layout.as_deref() != Some(super::LAYOUT_TEXT) || entry.layout.is_null() {
+    if descriptor.layout.as_deref() != Some(super::derive::LAYOUT) || entry.layout.is_null() {
         return Ok(());
     }
     // SAFETY: the descriptor says that the pointer is to a description of this kind; it is a constant of the library, which stays.

@@ -28,8 +28,3 @@ pub use self::{
 
 /// The version of the plugin ABI that this build has.
 pub const ABI: AbiVersion = AbiVersion::new(memflow_abi::MAJOR, memflow_abi::MINOR);
-
-/// [`ABI`] as a descriptor has it.
-pub const ABI_TEXT: &str = "1.1";
-/// What a descriptor of a plugin in Rust says of the layout description that its entry carries.
-pub const LAYOUT_TEXT: &str = "abi_stable 0.11";

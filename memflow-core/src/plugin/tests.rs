@@ -209,8 +209,3 @@ fn handles_are_cloned_and_dropped_from_any_thread() {
 fn silent_progress_never_stops() {
     assert_eq!(super::definition::SILENT("stage", 1, 2), ControlFlow::Continue(()));
 }
-
-#[test]
-fn text_of_the_version_is_the_version() {
-    assert_eq!(super::ABI_TEXT, super::ABI.to_string());
-}

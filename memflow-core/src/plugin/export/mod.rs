@@ -7,7 +7,6 @@ mod entry;
 mod guard;
 mod memory;
 mod os;
-mod place;
 mod process;
 mod shared;
 mod space;
@@ -16,6 +15,4 @@ mod view;
 pub use memflow_abi::PluginEntry;
 
 pub use self::entry::{connector, os_layer};
-#[doc(hidden)]
-pub use self::place::{descriptor, entry_with, section};
 pub(super) use self::{memory::memory, os::os, space::FLAGS};
