@@ -9,12 +9,14 @@
 mod args;
 mod linux;
 mod paging;
+mod plugin;
 mod snapshot;
 
 pub use self::{
     args::{arg_specs, args},
     linux::{btf, kallsyms, log_flat, log_ring, vmcoreinfo},
     paging::paging,
+    plugin::{analyze, descriptor},
     snapshot::{elf, firmware, gzip, lime, open, runs, zstd},
 };
 
@@ -23,9 +25,11 @@ pub type Target = fn(&[u8]);
 
 /// Every target, with the name of its folder in the corpus and of its program for libFuzzer.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("analyze", analyze),
     ("arg_specs", arg_specs),
     ("args", args),
     ("btf", btf),
+    ("descriptor", descriptor),
     ("elf", elf),
     ("firmware", firmware),
     ("gzip", gzip),

@@ -15,11 +15,16 @@ mod images;
 mod kallsyms_builder;
 mod linux;
 mod paging;
+mod plugin;
 mod snapshot;
 
 use std::{fs, path::Path};
 
-use memflow_core::plugin::args::{ArgSpec, ConnectorSpec};
+use memflow_core::plugin::{
+    analyze::{HostAbi, analyze},
+    args::{ArgSpec, ConnectorSpec},
+    descriptor::{AbiVersion, Descriptor},
+};
 use memflow_linux::fuzzing;
 use memflow_snapshot::{
     BytesInput, OpenOptions, ParseOptions, elf, lime, open_bytes, parse_runs,
@@ -33,7 +38,7 @@ const MAX_LEN: usize = 20 << 10;
 type Seed = (&'static str, &'static str, Vec<u8>);
 
 fn seeds() -> Vec<Seed> {
-    [args::seeds(), snapshot::seeds(), linux::seeds(), paging::seeds()].concat()
+    [args::seeds(), snapshot::seeds(), linux::seeds(), paging::seeds(), plugin::seeds()].concat()
 }
 
 #[test]
@@ -67,6 +72,8 @@ fn seeds_reach_the_end_of_their_parser() {
         let result = match target {
             "args" => text(&bytes).parse::<ConnectorSpec>().map(drop),
             "arg_specs" => text(&bytes).lines().try_for_each(|line| line.parse::<ArgSpec>().map(drop)),
+            "analyze" => some(taken(&bytes)),
+            "descriptor" => some(good(&Descriptor::parse_section(&bytes).unwrap())),
             "elf" => elf::parse(&input, strict).map(drop),
             "lime" => lime::parse(&input, strict).map(drop),
             "runs" => parse_runs(&text(&bytes)).map(drop),
@@ -85,4 +92,14 @@ fn seeds_reach_the_end_of_their_parser() {
         opened += 1;
     }
     assert!(opened > 10);
+}
+
+/// Plugins of a shared object that the host takes for which it was built.
+fn taken(bytes: &[u8]) -> usize {
+    let hosts = plugin::HOSTS.map(|target| HostAbi { version: AbiVersion::new(1, 1), target });
+    hosts.iter().filter_map(|host| analyze(bytes, host).ok()).map(|file| good(&file.plugins)).sum()
+}
+
+fn good<T, E>(results: &[Result<T, E>]) -> usize {
+    results.iter().filter(|result| result.is_ok()).count()
 }

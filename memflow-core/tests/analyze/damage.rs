@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use memflow_core::plugin::analyze::{AnalyzedFile, HostAbi, Rejection, analyze};
 
-use super::{FIXTURES, fixture, host, plugins};
+use super::{FIXTURES, LINUX, build::Elf64, fixture, host, linux, plugins};
 
 /// Longest time for one file, on a machine that has other things to do: each takes some microseconds.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
@@ -136,4 +136,21 @@ fn beginnings_of_formats_without_the_rest_have_an_answer() {
             assert!(answer(&bytes, &super::LINUX).is_err());
         }
     }
+}
+
+/// As many symbols as are looked at, each with the longest name.
+#[test]
+fn file_of_nothing_but_symbols_is_answered_soon() {
+    const SYMBOLS: u64 = 1 << 20;
+    let mut elf = Elf64(linux());
+    let (names, symbols) = (elf.0.len() as u64, elf.0.len() as u64 + 4096);
+    elf.0.resize(symbols as usize, b'a');
+    // Bound globally, data, in section 1, one byte.
+    let symbol: [u8; 24] = std::array::from_fn(|at| if at == 4 { 0x11 } else { u8::from(at == 6 || at == 16) });
+    elf.0.extend(symbol.repeat(SYMBOLS as usize));
+    let (table, strings) = (elf.section(".dynsym"), elf.section(".dynstr"));
+    let elf = elf.set(table + 0x18, 8, symbols).set(table + 0x20, 8, 24 * SYMBOLS);
+    let elf = elf.set(strings + 0x18, 8, names).set(strings + 0x20, 8, 4096);
+    let file = answer(&elf.0, &LINUX).unwrap();
+    assert!(plugins(&file).iter().all(|plugin| plugin.as_ref().is_err_and(|text| text.contains("is not exported"))));
 }

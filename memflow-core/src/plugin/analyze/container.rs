@@ -27,7 +27,7 @@ use crate::plugin::descriptor::{DescriptorError, MAX_SECTION, excerpt};
 /// Longest name of a symbol that is looked at; entries of descriptors are shorter.
 pub(super) const MAX_SYMBOL: usize = 256;
 /// Most symbols of a file. The largest libraries have some hundred thousand.
-pub(super) const MAX_SYMBOLS: u64 = 1 << 22;
+pub(super) const MAX_SYMBOLS: u64 = 1 << 20;
 /// Most sections with descriptors; linkers make one.
 const MAX_SECTIONS: usize = 64;
 
@@ -112,6 +112,7 @@ pub(super) fn section<'a>(container: &dyn Container<'a>) -> Result<Cow<'a, [u8]>
 /// Answers for the names that are looked for, given all exports one after the other.
 pub(super) struct Wanted<'n> {
     by_name: HashMap<&'n [u8], Vec<usize>>,
+    longest: usize,
     answers: Vec<Option<EntryProblem>>,
 }
 
@@ -121,11 +122,15 @@ impl<'n> Wanted<'n> {
         for (index, name) in names.iter().enumerate() {
             by_name.entry(name.as_bytes()).or_default().push(index);
         }
-        Self { by_name, answers: vec![Some(EntryProblem::NotExported); names.len()] }
+        let longest = names.iter().map(|name| name.len()).max().unwrap_or_default();
+        Self { by_name, longest, answers: vec![Some(EntryProblem::NotExported); names.len()] }
     }
 
     /// Takes note of an export. The first of a name counts.
     pub(super) fn export(&mut self, name: &[u8], problem: impl FnOnce() -> Option<EntryProblem>) {
+        if name.len() > self.longest {
+            return;
+        }
         let Some(indices) = self.by_name.remove(name) else { return };
         let problem = problem();
         for index in indices {

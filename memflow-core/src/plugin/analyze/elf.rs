@@ -103,10 +103,6 @@ impl<'a> Elf<'a> {
         // In a file of debug symbols, the section has a size and no bytes.
         let size = Sym::size_with(&self.ctx);
         let count = header.sh_size.checked_div(wide(size)).unwrap_or_default();
-        if count > MAX_SYMBOLS {
-            let expected = format!("at most {MAX_SYMBOLS}");
-            return Err(self.reader.malformed("dynamic symbols", header.sh_offset, expected, count.to_string()));
-        }
         let names = self.reader.entry(sections, header.sh_link.into(), self.ctx)?;
         Ok(Symbols {
             table: Table { what: "the dynamic symbols", offset: header.sh_offset, count, record: wide(size) },
@@ -144,6 +140,10 @@ impl<'a> Elf<'a> {
     fn each_export(&self, mut take: impl FnMut(&[u8], &Sym) -> bool) -> Result<(), Rejection> {
         let Some(symbols) = &self.symbols else { return Ok(()) };
         let (table, names) = (symbols.table, &symbols.names);
+        if table.count > MAX_SYMBOLS {
+            let (expected, found) = (format!("at most {MAX_SYMBOLS}"), table.count.to_string());
+            return Err(self.reader.malformed("the number of dynamic symbols", table.offset, expected, found));
+        }
         self.reader.slice(table.what, table.offset, table.count.saturating_mul(table.record))?;
         self.reader.slice("the names of dynamic symbols", names.sh_offset, names.sh_size)?;
         for index in 0..table.count {

@@ -117,7 +117,7 @@ impl<'a> Walk<'a> {
         let [children] = *self.bytes(1)? else { return Err(self.broken()) };
         for _ in 0..children {
             let rest = self.trie.get(self.at..).unwrap_or_default();
-            let len = rest.iter().position(|byte| *byte == 0).ok_or_else(|| self.broken())?;
+            let len = memchr::memchr(0, rest).ok_or_else(|| self.broken())?;
             let edge = self.bytes(u64::try_from(len).unwrap_or(u64::MAX))?;
             self.bytes(1)?;
             let child = self.number()?;

@@ -41,7 +41,7 @@ use super::{
 /// Size of a command's own header.
 const COMMAND: u64 = 8;
 /// Largest export trie that is looked into.
-const MAX_TRIE: u64 = 64 << 20;
+const MAX_TRIE: u64 = 16 << 20;
 
 /// A library or bundle.
 pub(super) struct MachO<'a> {

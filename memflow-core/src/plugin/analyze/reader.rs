@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
 /// The bytes before the first NUL, and of these at most `most`.
 pub(super) fn name(bytes: &[u8], most: usize) -> &[u8] {
     let bytes = bytes.get(..most).unwrap_or(bytes);
-    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+    memchr::memchr(0, bytes).and_then(|len| bytes.get(..len)).unwrap_or(bytes)
 }
 
 /// A length as the type of offsets.

@@ -89,7 +89,7 @@ impl<'a> Iterator for Strings<'a> {
         let padding = self.rest.iter().take_while(|byte| **byte == 0).count();
         let offset = self.offset.saturating_add(padding);
         let text = self.rest.get(padding..).filter(|text| !text.is_empty())?;
-        let len = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+        let len = memchr::memchr(0, text).unwrap_or(text.len());
         let (bytes, rest) = text.split_at_checked(len)?;
         // The NUL that ends the string is padding to the next.
         (self.rest, self.offset) = (rest, offset.saturating_add(len));
