@@ -42,6 +42,44 @@ fn page_cache_defect_1_call_without_answers_is_named_and_not_kept() {
     assert_eq!(memory.call_count(), 3);
 }
 
+/// Memory that fails with an error of its own, and with no outcomes or with good ones.
+struct Refusing(Outcome);
+
+impl PhysicalMemory for Refusing {
+    fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
+        ops.iter_mut().for_each(|op| op.outcome = self.0);
+        Err(Error::Cancelled)
+    }
+
+    fn write_batch(&self, _: &mut [PhysWrite<'_>]) -> Result<()> {
+        Err(Error::Cancelled)
+    }
+
+    fn metadata(&self) -> Metadata {
+        flat(4).metadata()
+    }
+
+    fn facts(&self) -> &TargetFacts {
+        const { &TargetFacts { machine: None, vcpus: Vec::new(), vmcoreinfo: None } }
+    }
+}
+
+#[test]
+fn page_cache_defect_1_error_without_an_outcome_is_handed_on_and_its_bytes_are_not() {
+    for outcome in [Outcome::NotAttempted, Outcome::Done] {
+        let cache = CacheLayer::new(Arc::new(Refusing(outcome)), room_for(64)).unwrap();
+        // Fetched, past the cache, and in no run.
+        for (addr, len) in [(0x1000, 8), (0, 0x4000), (0x8000, 8)] {
+            let mut buf = vec![0; len];
+            let mut ops = [PhysRead::new(PhysAddr::new(addr), &mut buf)];
+            assert!(matches!(cache.read_batch(&mut ops), Err(Error::Cancelled)), "{outcome:?} {addr:#x}");
+            assert_eq!(ops[0].outcome, Outcome::NotAttempted);
+        }
+        assert_eq!(cache.stats().pages, 0);
+        assert!(matches!(write(&cache, 0, &[1]), Err(Error::Cancelled)));
+    }
+}
+
 #[test]
 fn page_cache_defect_2_page_backed_in_part_serves_what_is_there() {
     // By the runs: 0x2000 to 0x2800 and 0x2a00 to 0x2c80 of one page.

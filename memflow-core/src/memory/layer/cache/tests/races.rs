@@ -83,6 +83,21 @@ fn page_fetched_before_a_flush_is_not_kept_after_it() {
 }
 
 #[test]
+fn page_fetched_before_a_flush_does_not_replace_one_fetched_after_it() {
+    let (memory, cache) = interrupted();
+    let (target, other) = (memory.clone(), cache.clone());
+    interrupt_with(&memory, move || {
+        other.flush();
+        write(&target.inner, 0x1000, &[9; 8]).unwrap();
+        word(&*other, 0x1008).unwrap();
+    });
+    word(&*cache, 0x1000).unwrap();
+    let before = cache.stats();
+    assert_eq!(word(&*cache, 0x1000).unwrap(), 0x0909_0909_0909_0909);
+    assert_eq!(cache.stats(), CacheStats { hits: before.hits + 1, ..before });
+}
+
+#[test]
 fn page_fetched_twice_at_once_is_held_once() {
     let (memory, cache) = interrupted();
     let other = cache.clone();
