@@ -172,6 +172,7 @@ static void load_kernel(void)
 static void make_machine(void)
 {
 	struct kvm_pit_config timer = { .flags = KVM_PIT_SPEAKER_DUMMY };
+	struct kvm_reinject_control ticks = { .pit_reinject = 0 };
 	struct kvm_userspace_memory_region memory = { .memory_size = ram_len };
 
 	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -181,6 +182,8 @@ static void make_machine(void)
 	ask(machine, KVM_SET_TSS_ADDR, 0xfffbd000, "KVM_SET_TSS_ADDR");
 	ask(machine, KVM_CREATE_IRQCHIP, 0, "KVM_CREATE_IRQCHIP");
 	ask(machine, KVM_CREATE_PIT2, (unsigned long)&timer, "KVM_CREATE_PIT2");
+	/* Else the timer waits for each tick to be acknowledged, and one lost tick is the last: the kernel waits for ever. */
+	ask(machine, KVM_REINJECT_CONTROL, (unsigned long)&ticks, "KVM_REINJECT_CONTROL");
 
 	ram = mmap(NULL, ram_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (ram == MAP_FAILED)
