@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "guest.h"
@@ -36,7 +37,8 @@
 /* End of the memory below 640 KiB that a PC's firmware leaves. */
 #define LOW_END 0x9f000ul
 /* An inner machine that has no truth by then has gone astray. */
-#define SECONDS 75
+#define SECONDS 100
+#define NUDGES_PER_SECOND 20
 
 static uint8_t *ram;
 static uint64_t ram_len;
@@ -70,10 +72,12 @@ static void die(const char *what)
 	end(why);
 }
 
-static void too_long(int signal)
+static volatile sig_atomic_t nudges;
+
+static void count_nudge(int signal)
 {
 	(void)signal;
-	end("the inner machine has no truth yet, and is given up");
+	nudges++;
 }
 
 static int ask(int fd, unsigned long request, unsigned long argument, const char *what)
@@ -172,7 +176,6 @@ static void load_kernel(void)
 static void make_machine(void)
 {
 	struct kvm_pit_config timer = { .flags = KVM_PIT_SPEAKER_DUMMY };
-	struct kvm_reinject_control ticks = { .pit_reinject = 0 };
 	struct kvm_userspace_memory_region memory = { .memory_size = ram_len };
 
 	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -182,8 +185,6 @@ static void make_machine(void)
 	ask(machine, KVM_SET_TSS_ADDR, 0xfffbd000, "KVM_SET_TSS_ADDR");
 	ask(machine, KVM_CREATE_IRQCHIP, 0, "KVM_CREATE_IRQCHIP");
 	ask(machine, KVM_CREATE_PIT2, (unsigned long)&timer, "KVM_CREATE_PIT2");
-	/* Else the timer waits for each tick to be acknowledged, and one lost tick is the last: the kernel waits for ever. */
-	ask(machine, KVM_REINJECT_CONTROL, (unsigned long)&ticks, "KVM_REINJECT_CONTROL");
 
 	ram = mmap(NULL, ram_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (ram == MAP_FAILED)
@@ -330,15 +331,37 @@ static int io(int console)
 	return 0;
 }
 
+/*
+ * Lets KVM look for interrupts. A tick of the timer that comes while the local APIC does not take it wakes nobody later on
+ * (Linux arch/x86/kvm/i8259.c, pic_unlock: the line stays up, so there is no edge), and a kernel that spins until the next tick, as
+ * one does that boots, never leaves the CPU. To set the pending events, to what they are, asks for the look.
+ */
+static void nudge(void)
+{
+	struct kvm_vcpu_events events;
+
+	if (nudges > SECONDS * NUDGES_PER_SECOND)
+		end("the inner machine has no truth yet, and is given up");
+	ask(cpu, KVM_GET_VCPU_EVENTS, (unsigned long)&events, "KVM_GET_VCPU_EVENTS");
+	ask(cpu, KVM_SET_VCPU_EVENTS, (unsigned long)&events, "KVM_SET_VCPU_EVENTS");
+}
+
+static void set_nudges(int per_second)
+{
+	struct itimerval every = { .it_interval = { .tv_usec = per_second ? 1000000 / per_second : 0 } };
+
+	every.it_value = every.it_interval;
+	setitimer(ITIMER_REAL, &every, NULL);
+}
+
 int vmm_main(int argc, char **argv)
 {
+	struct sigaction action = { .sa_handler = count_nudge };
 	int console;
 
 	ram_len = argc == 2 ? strtoul(argv[1], NULL, 10) << 20 : 0;
 	if (!ram_len)
 		end("usage: vmm MIB");
-	signal(SIGALRM, too_long);
-	alarm(SECONDS);
 	mkdir("/run/inner", 0755);
 	console = open("/run/inner/console", O_CREAT | O_TRUNC | O_WRONLY, 0644);
 	make_machine();
@@ -347,17 +370,21 @@ int vmm_main(int argc, char **argv)
 	/* From here on only the RAM holds what the inner machine was made of. */
 	unlink("/inner/vmlinuz");
 	unlink("/inner/initramfs.cpio");
+	/* No SA_RESTART: the signal is to end KVM_RUN. */
+	sigaction(SIGALRM, &action, NULL);
+	set_nudges(NUDGES_PER_SECOND);
 	for (;;) {
 		if (ioctl(cpu, KVM_RUN, 0) < 0) {
-			if (errno == EINTR || errno == EAGAIN)
-				continue;
-			die("KVM_RUN");
+			if (errno != EINTR && errno != EAGAIN)
+				die("KVM_RUN");
+			nudge();
+			continue;
 		}
 		switch (run->exit_reason) {
 		case KVM_EXIT_IO:
 			if (!io(console))
 				break;
-			alarm(0);
+			set_nudges(0);
 			save_machine();
 			rest();
 		case KVM_EXIT_MMIO:

@@ -34,11 +34,28 @@ pub struct Inner {
 impl Inner {
     pub(crate) fn load(guest: &Path) -> Result<Self> {
         let outer = Truth::load(guest.join("truth"))?;
-        Self::parse(&outer.text(MACHINE)?, Truth::load(guest.join("inner"))?)
+        let text = outer.text(MACHINE)?;
+        let machine = Machine::parse(&text)?;
+        let pid = machine.number("pid")?;
+        Ok(Self {
+            truth: Truth::load(guest.join("inner"))?,
+            pid: u32::try_from(pid).map_err(|_| unexpected(MACHINE, "a 32-bit pid", &text))?,
+            phys: machine.number("phys")?,
+            virt: machine.number("virt")?,
+            len: machine.number("len")?,
+            cr3: machine.number("cr3")?,
+        })
     }
+}
 
-    /// Reads lines of a name and a hexadecimal number.
-    fn parse(text: &str, truth: Truth) -> Result<Self> {
+/// The monitor's file: lines of a name and a hexadecimal number.
+struct Machine<'a> {
+    text: &'a str,
+    values: BTreeMap<&'a str, u64>,
+}
+
+impl<'a> Machine<'a> {
+    fn parse(text: &'a str) -> Result<Self> {
         let mut values = BTreeMap::new();
         for line in text.lines() {
             let pair =
@@ -46,19 +63,12 @@ impl Inner {
             let (name, value) = pair.ok_or_else(|| unexpected(MACHINE, "a name and a hexadecimal number", line))?;
             values.insert(name, value);
         }
-        let number = |name: &str| {
-            let value = values.get(name).copied();
-            value.ok_or_else(|| unexpected(format!("{MACHINE}, {name}"), "a line of that name", text))
-        };
-        let pid = number("pid")?;
-        Ok(Self {
-            truth,
-            pid: u32::try_from(pid).map_err(|_| unexpected(MACHINE, "a 32-bit pid", text))?,
-            phys: number("phys")?,
-            virt: number("virt")?,
-            len: number("len")?,
-            cr3: number("cr3")?,
-        })
+        Ok(Self { text, values })
+    }
+
+    fn number(&self, name: &str) -> Result<u64> {
+        let value = self.values.get(name).copied();
+        value.ok_or_else(|| unexpected(format!("{MACHINE}, {name}"), "a line of that name", self.text))
     }
 }
 
@@ -68,4 +78,18 @@ pub(crate) fn unpack_truth(guest: &Path) -> Result<()> {
     let bytes = std::fs::read(&stream).at(&stream)?;
     unpack(&bytes, &guest.join("inner"))?;
     std::fs::remove_file(&stream).at(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_hexadecimal_and_all_have_to_be_there() {
+        let machine = Machine::parse("pid 96\nvirt 7f0000000000\n").unwrap();
+        assert_eq!((machine.number("pid").unwrap(), machine.number("virt").unwrap()), (150, 0x7f00_0000_0000));
+        assert!(machine.number("cr3").unwrap_err().to_string().contains("run/inner/machine, cr3"));
+        assert!(Machine::parse("pid 96\nvirt -\n").is_err());
+        assert!(Machine::parse("pid\n").is_err());
+    }
 }
