@@ -37,7 +37,7 @@
 /* End of the memory below 640 KiB that a PC's firmware leaves. */
 #define LOW_END 0x9f000ul
 /* An inner machine that has no truth by then has gone astray. */
-#define SECONDS 100
+#define SECONDS 180
 #define NUDGES_PER_SECOND 20
 
 static uint8_t *ram;

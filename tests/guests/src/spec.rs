@@ -161,7 +161,7 @@ pub const DEMO: Spec = Spec {
     ..NEW
 };
 
-/// A machine whose process `vmm` holds another machine's RAM, that of [`INNER`].
+/// A machine whose process `vmm` holds another machine's RAM: [`crate::Inner`].
 pub const NESTED: Spec = Spec { name: "nested", cpus: 1, hostname: "manor", ..NEW };
 
 /// The machine inside [`NESTED`]; it is no guest of its own.
