@@ -6,11 +6,13 @@
 //! Keeps: a target is bounded in time and memory by the length of its input; what a parser accepts is checked against the bytes it
 //! had, and against a second opinion where there is one. `docs/fuzzing.md` says how to run them.
 
+mod args;
 mod linux;
 mod paging;
 mod snapshot;
 
 pub use self::{
+    args::{arg_specs, args},
     linux::{btf, kallsyms, log_flat, log_ring, vmcoreinfo},
     paging::paging,
     snapshot::{elf, firmware, gzip, lime, open, runs, zstd},
@@ -21,6 +23,8 @@ pub type Target = fn(&[u8]);
 
 /// Every target, with the name of its folder in the corpus and of its program for libFuzzer.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("arg_specs", arg_specs),
+    ("args", args),
     ("btf", btf),
     ("elf", elf),
     ("firmware", firmware),

@@ -10,13 +10,14 @@ use crate::{command, output::Verbosity, target::TargetArgs};
 /// What the help says below the options.
 const AFTER_HELP: &str = "\
 TARGET is `demo` (a small Linux machine inside this program) or a file: a raw image, a LiME or ELF core dump, each also \
-compressed with gzip or zstd, or the file behind a running VM's memory. A file that is called demo is written ./demo.
+compressed with gzip or zstd, or the file behind a running VM's memory. A file that is called demo is written ./demo. \
+With CONNECTOR:TARGET:KEY=VALUE,… another connector opens it; `memflow plugins` lists them.
 
 Exit codes: 0 everything that was asked for; 1 something asked for is missing, unreadable or incomplete; 2 wrong usage; \
 3 the target cannot be opened, or no operating system was recognised; 4 the output cannot be written; 130 Ctrl-C.
 
 Environment: MEMFLOW_LOG sets the log on standard error (error, warn, info, debug, trace, or module=level,…); \
-NO_COLOR turns colours off.";
+MEMFLOW_PLUGIN_PATH lists folders with plugins; NO_COLOR turns colours off.";
 
 /// Look into the memory of machines and their snapshots.
 #[derive(Parser, Debug)]
@@ -74,6 +75,8 @@ pub(crate) enum Command {
     Dump(command::DumpArgs),
     /// Follow the page tables from a virtual address to a physical one, or back
     Translate(command::TranslateArgs),
+    /// List plugins, show one, or say why one is not taken
+    Plugins(command::PluginsArgs),
     /// Print a completion script for a shell
     Completions(command::CompletionsArgs),
     /// Print the manual page

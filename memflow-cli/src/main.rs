@@ -10,6 +10,7 @@ mod interrupt;
 mod output;
 mod output_file;
 mod parse;
+mod plugins;
 mod progress;
 mod target;
 
@@ -71,6 +72,7 @@ fn run(command: &Command, io: &mut Io<'_>) -> Outcome {
         Command::Read(args) => command::read(args, io),
         Command::Dump(args) => command::dump(args, io),
         Command::Translate(args) => command::translate(args, io),
+        Command::Plugins(args) => command::plugins(args, io),
         Command::Completions(args) => command::completions(args, io),
         Command::Man(args) => command::man(args, io),
     }

@@ -1,43 +1,24 @@
 //! Numbers, sizes, addresses and ranges as people write them on a command line.
 //!
-//! Owns: the grammar of arguments. Must not know: targets; nothing here reads memory, a symbol stays a name.
+//! Owns: the grammar of the command's own arguments; numbers and sizes are the library's. Must not know: targets; nothing here reads
+//! memory, a symbol stays a name.
 //! Keeps: decimal unless `0x`, binary units only, and an error quotes the input and says what is accepted.
 
 use std::{fmt, str::FromStr};
 
-use memflow_core::address::{Address, GIB, KIB, MIB, Range};
-
-/// Bytes in a tebibyte.
-const TIB: u64 = GIB << 10;
+use memflow_core::{
+    address::{Address, Range},
+    units,
+};
 
 /// A number: decimal, or hexadecimal with `0x`.
 pub(crate) fn number(text: &str) -> Result<u64, String> {
-    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) if digits.starts_with('+') => None,
-        Some(digits) => u64::from_str_radix(digits, 16).ok(),
-        None if text.starts_with('+') => None,
-        None => text.parse().ok(),
-    };
-    parsed.ok_or_else(|| {
-        if text.bytes().any(|byte| byte.is_ascii_alphabetic()) && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            format!("`{text}` is not a decimal number; hexadecimal numbers start with 0x")
-        } else {
-            format!("`{text}` is not a number below 2^64 (decimal, or hexadecimal with 0x)")
-        }
-    })
+    units::number(text).map_err(|error| error.to_string())
 }
 
 /// A count of bytes: a [`number`], or a decimal number with a binary unit (`16MiB`).
 pub(crate) fn size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 5] = [("KiB", KIB), ("MiB", MIB), ("GiB", GIB), ("TiB", TIB), ("B", 1)];
-    for (unit, bytes) in UNITS {
-        // `0x1B` is a number, not a byte with a unit.
-        if let Some(count) = text.strip_suffix(unit).filter(|_| !text.starts_with("0x") && !text.starts_with("0X")) {
-            let Ok(count) = number(count.trim_end()) else { break };
-            return count.checked_mul(bytes).ok_or_else(|| format!("`{text}` is 2^64 bytes or more"));
-        }
-    }
-    number(text).map_err(|error| format!("{error}; units are B, KiB, MiB, GiB and TiB"))
+    units::size(text).map_err(|error| error.to_string())
 }
 
 /// A byte: a [`number`] up to 255.

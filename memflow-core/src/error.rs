@@ -47,6 +47,11 @@ pub enum Reason {
         /// Its error number (`errno`).
         errno: i32,
     },
+    /// A plugin gave a reason that this build has no name for: it was built for a later version.
+    Unknown {
+        /// The number of the reason.
+        status: u32,
+    },
 }
 
 /// Where a page walk stopped, and why.
@@ -77,6 +82,8 @@ pub enum StopCause {
     TableNotInImage,
     /// The table could not be read for another reason.
     TableUnreadable,
+    /// A plugin gave a cause that this build has no name for.
+    Unknown,
 }
 
 impl fmt::Display for Stop {
@@ -90,6 +97,7 @@ impl fmt::Display for Stop {
             }
             StopCause::TableNotInImage => write!(f, "page table {table} of level {level} is not in the image"),
             StopCause::TableUnreadable => write!(f, "page table {table} of level {level} could not be read"),
+            StopCause::Unknown => write!(f, "a plugin stopped at level {level} (table {table}, entry {entry:#x})"),
         }
     }
 }
@@ -106,6 +114,9 @@ impl fmt::Display for Reason {
             Self::OutOfRange => write!(f, "leaves the address space"),
             Self::ReadOnly => write!(f, "the target is read-only"),
             Self::Io { errno } => write!(f, "{}", io::Error::from_raw_os_error(*errno)),
+            Self::Unknown { status } => {
+                write!(f, "reason {status} of a plugin, which this build does not know; update memflow")
+            }
         }
     }
 }
@@ -156,6 +167,46 @@ impl fmt::Display for AccessKind {
             Self::Write => "write",
         })
     }
+}
+
+/// What kind of failure an error is, past every [`Error::Context`]: what is left of it where only a number and a text can pass.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// [`Error::Access`].
+    Access,
+    /// [`Error::Range`].
+    Range,
+    /// The other side of a plugin boundary broke its contract: [`Error::Unanswered`], among others.
+    Contract,
+    /// [`Error::Format`].
+    Format,
+    /// [`Error::File`].
+    File,
+    /// [`Error::Io`].
+    Io,
+    /// [`Error::Overlap`].
+    Overlap,
+    /// [`Error::NotRecognised`].
+    NotRecognised,
+    /// [`Error::Unsupported`].
+    Unsupported,
+    /// [`Error::NotFound`].
+    NotFound,
+    /// [`Error::Argument`].
+    Argument,
+    /// [`Error::Corrupt`].
+    Corrupt,
+    /// [`Error::Limit`].
+    Limit,
+    /// [`Error::Cycle`].
+    Cycle,
+    /// [`Error::Cancelled`].
+    Cancelled,
+    /// The code of a plugin panicked.
+    Panic,
+    /// A kind that this build has no name for.
+    Other,
 }
 
 /// Everything that can go wrong in the library and its plugins.
@@ -256,11 +307,29 @@ pub enum Error {
     #[error("{what}: expected {expected}, found `{found}`")]
     Argument {
         /// The option or argument.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// What belongs there.
         expected: Cow<'static, str>,
         /// What was given.
         found: String,
+    },
+    /// An argument that the plugin does not take.
+    #[error("unknown argument `{name}`{}; accepted: {}", meant.as_ref().map(|meant| format!(", did you mean `{meant}`?")).unwrap_or_default(), if accepted.is_empty() { "none" } else { accepted.as_str() })]
+    UnknownArgument {
+        /// The argument.
+        name: String,
+        /// The accepted one that is spelt almost like it.
+        meant: Option<String>,
+        /// All that are accepted, each with what it does; empty when there are none.
+        accepted: String,
+    },
+    /// An argument that must be given was not.
+    #[error("missing argument {usage}{}", if help.is_empty() { String::new() } else { format!(" ({help})") })]
+    MissingArgument {
+        /// How it is given (`layout=auto|flat`).
+        usage: String,
+        /// What it does; may be empty.
+        help: String,
     },
     /// A structure in the target contradicts itself.
     #[error("{what} at {address}: expected {expected}, found {found}")]
@@ -297,6 +366,16 @@ pub enum Error {
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
+    /// Something failed in a loaded plugin; the message is the plugin's.
+    #[error("{message}")]
+    Foreign {
+        /// What kind of failure it is.
+        kind: ErrorKind,
+        /// The whole message.
+        message: String,
+        /// The memory access that failed, if that is what it was: an [`Error::Access`].
+        access: Option<Box<Error>>,
+    },
     /// Something failed while a larger thing was done.
     #[error("{what}: {source}")]
     Context {
@@ -328,10 +407,35 @@ impl Error {
         error
     }
 
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self.root_cause() {
+            Self::Access { .. } => ErrorKind::Access,
+            Self::Range { .. } => ErrorKind::Range,
+            Self::Unanswered { .. } => ErrorKind::Contract,
+            Self::Format { .. } => ErrorKind::Format,
+            Self::File { .. } => ErrorKind::File,
+            Self::Io { .. } => ErrorKind::Io,
+            Self::Overlap { .. } => ErrorKind::Overlap,
+            Self::NotRecognised { .. } => ErrorKind::NotRecognised,
+            Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Argument { .. } | Self::UnknownArgument { .. } | Self::MissingArgument { .. } => ErrorKind::Argument,
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Limit { .. } => ErrorKind::Limit,
+            Self::Cycle { .. } => ErrorKind::Cycle,
+            Self::Cancelled => ErrorKind::Cancelled,
+            Self::Foreign { kind, .. } => *kind,
+            // The root is past every context.
+            Self::Context { .. } => ErrorKind::Other,
+        }
+    }
+
     /// Why memory could not be accessed, if that is what failed.
     pub fn reason(&self) -> Option<Reason> {
         match self.root_cause() {
             Self::Access { reason, .. } => Some(*reason),
+            Self::Foreign { access: Some(access), .. } => access.reason(),
             _ => None,
         }
     }
@@ -348,7 +452,7 @@ impl Error {
 
     /// True when a named thing does not exist in the target.
     pub fn is_not_found(&self) -> bool {
-        matches!(self.root_cause(), Self::NotFound { .. })
+        self.kind() == ErrorKind::NotFound
     }
 }
 

@@ -24,6 +24,7 @@ pub mod paging;
 pub mod plugin;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
+pub mod units;
 pub mod view;
 
 pub use dataview::Pod;

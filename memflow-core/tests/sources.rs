@@ -3,13 +3,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     path::PathBuf,
+    sync::Arc,
 };
 
 use memflow_core::{
     Error, PhysAddr, PhysRange, PhysicalMemory, Reason,
     memory::{
-        FileMemory, Liveness, MapMode, MappedMemory, Outcome, PhysRead, PhysWrite, PhysicalMemoryExt, Run, RunMap,
-        SourceConfig, TargetFacts,
+        CacheConfig, CacheLayer, FileMemory, Liveness, MapMode, MappedMemory, Outcome, PhysRead, PhysWrite,
+        PhysicalMemoryExt, ReadOnlyLayer, Run, RunMap, SourceConfig, TargetFacts,
     },
 };
 
@@ -28,15 +29,20 @@ fn config(runs: RunMap) -> SourceConfig {
     SourceConfig { name: "test".into(), runs, facts: TargetFacts::default() }
 }
 
-/// Every source over one file.
+/// Every source over one file, and one that has a cache and a guard over it.
 fn sources(file: &File, runs: &RunMap) -> Vec<(&'static str, Box<dyn PhysicalMemory>)> {
     let by_position = FileMemory::new(config(runs.clone()), file.try_clone().unwrap(), Liveness::Frozen, true);
     let mut sources: Vec<(&str, Box<dyn PhysicalMemory>)> = vec![("file", Box::new(by_position))];
+    let below = MappedMemory::new(config(runs.clone()), file, MapMode::SharedWritable).unwrap();
+    sources.push(("guarded", Box::new(ReadOnlyLayer::new(Arc::new(below)))));
     for (name, mode) in
         [("private", MapMode::Private), ("shared", MapMode::Shared), ("writable", MapMode::SharedWritable)]
     {
         sources.push((name, Box::new(MappedMemory::new(config(runs.clone()), file, mode).unwrap())));
     }
+    let below = FileMemory::new(config(runs.clone()), file.try_clone().unwrap(), Liveness::Frozen, false);
+    let cached = CacheLayer::new(Arc::new(below), CacheConfig::default()).unwrap();
+    sources.push(("cached", Box::new(cached)));
     sources
 }
 
@@ -100,7 +106,9 @@ fn file_that_shrinks_is_an_error_and_not_a_signal() {
 fn writes_reach_the_file_only_where_asked() {
     let (path, file) = patterned("writes", 2);
     let runs = RunMap::flat(2 * PAGE);
+    let original = fs::read(&path).unwrap();
     for (name, memory) in sources(&file, &runs) {
+        std::os::unix::fs::FileExt::write_all_at(&file, &original, 0).unwrap();
         let mut ops =
             [PhysWrite::new(PhysAddr::new(PAGE - 3), b"abcdef"), PhysWrite::new(PhysAddr::new(2 * PAGE - 1), b"xy")];
         let error = memory.write_batch(&mut ops).unwrap_err();
@@ -216,4 +224,25 @@ fn handles_are_shared_between_threads() {
     sync::<memflow_core::view::PhysicalView>();
     sync::<Box<dyn memflow_core::os::Process>>();
     sync::<Box<dyn memflow_core::os::Os>>();
+}
+
+#[test]
+fn guard_over_a_mapping_hands_on_a_map_that_refuses_writes() {
+    let (path, file) = patterned("guarded", 1);
+    let memory = Arc::new(MappedMemory::new(config(RunMap::flat(PAGE)), &file, MapMode::SharedWritable).unwrap());
+    let guarded = ReadOnlyLayer::new(memory.clone());
+    let (own, handed) = (memory.direct_map().unwrap(), guarded.direct_map().unwrap());
+    assert!(own.is_writable() && !handed.is_writable());
+    let addr = PhysAddr::new(0x10);
+    assert!(handed.write_batch("test", &mut [PhysWrite::new(addr, b"not this")]).is_err());
+    assert_eq!(handed.load_u64(addr), Ok(0x10));
+    // The bytes are the same ones, and the mapping lives as long as either.
+    own.write_batch("test", &mut [PhysWrite::new(addr, b"new text")]).unwrap();
+    drop(memory);
+    assert_eq!(handed.load_u64(addr), Ok(u64::from_le_bytes(*b"new text")));
+    assert_eq!(handed.liveness(), Liveness::Live);
+    file.set_len(0).unwrap();
+    assert!(handed.load_u64(addr).is_err(), "what the backing lost is lost here too");
+    drop(guarded);
+    fs::remove_file(path).unwrap();
 }

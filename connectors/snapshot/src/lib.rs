@@ -18,6 +18,7 @@ mod input;
 pub mod lime;
 mod open;
 mod options;
+mod plugin;
 mod raw;
 pub mod unpack;
 
@@ -27,5 +28,6 @@ pub use self::{
     input::{BytesInput, FileInput, ReadAt},
     open::{Snapshot, open, open_bytes},
     options::{OnProgress, OpenOptions, Progress},
+    plugin::Plugin,
     raw::{MemoryLayout, parse_runs, raw_layouts},
 };

@@ -197,7 +197,7 @@ fn parse(input: &dyn ReadAt, container: Container, options: &OpenOptions<'_>) ->
     };
     if options.layout != MemoryLayout::Auto {
         return Err(Error::Argument {
-            what: "memory layout",
+            what: "memory layout".into(),
             expected: format!(
                 "auto, as {} is a {container} file, which says where its memory lies",
                 input.path().display()
@@ -232,7 +232,7 @@ fn parse_raw(input: &dyn ReadAt, options: &OpenOptions<'_>) -> Result<Parsed> {
     };
     if let Some(run) = choice.runs.runs().iter().find(|run| run.offset.saturating_add(run.range.len()) > size) {
         return Err(Error::Argument {
-            what: "memory layout",
+            what: "memory layout".into(),
             expected: format!("runs inside the {size:#x} bytes of {}", input.path().display()).into(),
             found: format!("{}@{:#x}", run.range, run.offset),
         });

@@ -19,6 +19,7 @@ use memflow_core::{
     Error, PhysAddr, PhysRange, Result,
     address::GIB,
     memory::{Run, RunMap},
+    units,
 };
 
 use crate::{
@@ -236,18 +237,9 @@ fn parse_run(text: &str) -> Result<Run> {
 }
 
 fn parse_number(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) => (digits, 16),
-        None => (text, 10),
-    };
-    // `from_str_radix` takes a sign.
-    if digits.starts_with(['+', '-']) {
-        return None;
-    }
-    u64::from_str_radix(digits, radix).ok()
+    units::number(text.trim()).ok()
 }
 
 fn bad_argument(what: &'static str, found: &str, expected: &'static str) -> Error {
-    Error::Argument { what, expected: expected.into(), found: found.to_owned() }
+    Error::Argument { what: what.into(), expected: expected.into(), found: found.to_owned() }
 }

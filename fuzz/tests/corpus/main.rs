@@ -4,6 +4,7 @@
 //! builder makes (finds of libFuzzer) are left alone. Must not know: the parsers.
 //! Keeps: a seed is small (mutations of small inputs reach more), and the committed file is what the builder makes.
 
+mod args;
 #[path = "../../../os/linux/src/types/synthetic.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the corpus uses its part")]
 mod btf_builder;
@@ -18,6 +19,7 @@ mod snapshot;
 
 use std::{fs, path::Path};
 
+use memflow_core::plugin::args::{ArgSpec, ConnectorSpec};
 use memflow_linux::fuzzing;
 use memflow_snapshot::{
     BytesInput, OpenOptions, ParseOptions, elf, lime, open_bytes, parse_runs,
@@ -31,7 +33,7 @@ const MAX_LEN: usize = 20 << 10;
 type Seed = (&'static str, &'static str, Vec<u8>);
 
 fn seeds() -> Vec<Seed> {
-    [snapshot::seeds(), linux::seeds(), paging::seeds()].concat()
+    [args::seeds(), snapshot::seeds(), linux::seeds(), paging::seeds()].concat()
 }
 
 #[test]
@@ -60,11 +62,14 @@ fn seeds_reach_the_end_of_their_parser() {
             0 => Err(memflow_core::Error::NotFound { what: "anything", name: name.to_owned() }),
             _ => Ok(()),
         };
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let unpack = UnpackOptions { max_unpacked: Some(1 << 20), ..UnpackOptions::default() };
         let result = match target {
+            "args" => text(&bytes).parse::<ConnectorSpec>().map(drop),
+            "arg_specs" => text(&bytes).lines().try_for_each(|line| line.parse::<ArgSpec>().map(drop)),
             "elf" => elf::parse(&input, strict).map(drop),
             "lime" => lime::parse(&input, strict).map(drop),
-            "runs" => parse_runs(std::str::from_utf8(&bytes).unwrap()).map(drop),
+            "runs" => parse_runs(&text(&bytes)).map(drop),
             "btf" => memflow_linux::Types::parse(bytes).map(drop),
             "open" => open_bytes(name, &bytes, &OpenOptions::default()).map(drop),
             "gzip" => unpack::gzip(&input, unpack).map(drop),

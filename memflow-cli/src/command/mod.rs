@@ -10,6 +10,7 @@ mod flags;
 mod info;
 mod maps;
 mod modules;
+mod plugins;
 mod ps;
 mod read;
 mod shell;
@@ -25,6 +26,7 @@ pub(crate) use self::{
     info::{InfoArgs, run as info},
     maps::{MapsArgs, run as maps},
     modules::{ModulesArgs, run as modules},
+    plugins::{PluginsArgs, run as plugins},
     ps::{PsArgs, run as ps},
     read::{ReadArgs, run as read},
     shell::{CompletionsArgs, ManArgs, completions, man},

@@ -3,6 +3,8 @@
 //! Owns: the options `--pid`, `--phys`, `--vcpu` and `--root` and what they open. Must not know: what is done there.
 
 use clap::{Args, ValueEnum};
+use std::sync::Arc;
+
 use memflow_core::{
     MemoryView,
     memory::{VcpuRegisters, X86Registers},
@@ -104,9 +106,9 @@ pub(super) struct SpaceArgs {
 /// An opened space.
 pub(super) enum Space {
     /// A process.
-    Process(Box<dyn Os>, Box<dyn Process>),
+    Process(Arc<dyn Os>, Box<dyn Process>),
     /// The kernel.
-    Kernel(Box<dyn Os>),
+    Kernel(Arc<dyn Os>),
     /// Page tables that were named.
     Tables(SpaceView),
     /// The machine's physical memory.

@@ -6,5 +6,6 @@ mod bad_input;
 mod demo;
 mod dump;
 mod help;
+mod plugins;
 mod readme;
 mod util;

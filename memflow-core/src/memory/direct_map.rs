@@ -5,7 +5,13 @@
 //! Keeps: bytes of live memory are copied, never referenced; only frozen memory lends slices. After each access the backing is
 //! asked whether the bytes were really there, so a file that was cut short underneath gives an error and not zeros.
 
-use std::{fmt, slice, sync::Arc};
+use std::{
+    fmt, slice,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use super::{Liveness, Outcome, PhysRead, PhysWrite, Run, RunMap, finish_reads, finish_writes, live};
 use crate::{
@@ -16,14 +22,19 @@ use crate::{
 /// What keeps the bytes of a [`DirectMap`] in this process.
 ///
 /// # Safety
-/// The memory given to [`DirectMap::new`] together with a backing stays readable (and writable, where the map says so) at
-/// the same address until the backing is dropped.
+/// - The memory given to [`DirectMap::new`] together with a backing stays readable (and writable, where the map says so) at
+///   the same address until the backing is dropped.
+/// - [`lost_from`](Self::lost_from) answers with the same place each time, which stays until the backing is dropped.
 pub unsafe trait Backing: Send + Sync {
-    /// Offset from the base of the backing from which on bytes were found missing, `u64::MAX` as long as none were.
+    /// Where the backing notes the offset from its base from which on bytes were found missing: `u64::MAX` as long as none were,
+    /// never rising. `None` when no bytes can go missing.
     ///
-    /// Asked after an access: bytes at or past the offset must not be trusted.
-    fn lost_from(&self) -> u64;
+    /// Looked at after an access: bytes at or past the offset must not be trusted.
+    fn lost_from(&self) -> Option<&AtomicU64>;
 }
+
+/// What [`Backing::lost_from`] stands for when no bytes can go missing.
+static NOTHING_LOST: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// Consecutive physical memory in this process.
 #[derive(Clone, Copy)]
@@ -76,6 +87,9 @@ pub struct DirectMap {
     regions: Box<[DirectRegion]>,
     liveness: Liveness,
     writable: bool,
+    // INVARIANT: what the backing answers to `lost_from`, or `NOTHING_LOST`; so it can be read for as long as `backing` lives.
+    lost: *const AtomicU64,
+    /// Keeps the regions readable.
     backing: Arc<dyn Backing>,
 }
 
@@ -164,7 +178,15 @@ impl DirectMap {
                 return Err(Error::Overlap { first: first.range, second: second.range });
             }
         }
-        Ok(Self { regions: regions.into(), liveness, writable, backing })
+        let lost: *const AtomicU64 = backing.lost_from().unwrap_or(&NOTHING_LOST);
+        Ok(Self { regions: regions.into(), liveness, writable, lost, backing })
+    }
+
+    /// The same regions, as a map that refuses writes. The bytes are shared, not copied: what others change shows here too.
+    #[must_use]
+    pub fn read_only(&self) -> Self {
+        let Self { regions, liveness, writable: _, lost, backing } = self;
+        Self { regions: regions.clone(), liveness: *liveness, writable: false, lost: *lost, backing: backing.clone() }
     }
 
     /// The regions, sorted by address.
@@ -228,16 +250,28 @@ impl DirectMap {
         Some(unsafe { live::load_u32(ptr) })
     }
 
+    /// Whether the bytes can be written to.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Where the backing notes from which offset on bytes were found missing.
+    #[inline]
+    pub(crate) fn lost_from(&self) -> &AtomicU64 {
+        // SAFETY: it can be read for as long as the backing lives (INVARIANT), which this map owns.
+        unsafe { &*self.lost }
+    }
+
     /// True as long as no bytes of the backing were found missing: every load before was good.
     #[inline]
     pub(crate) fn lost_nothing(&self) -> bool {
-        self.backing.lost_from() == u64::MAX
+        self.lost_from().load(Ordering::Acquire) == u64::MAX
     }
 
     /// Checks after an access that the bytes up to `end` of the backing were really there.
     #[inline]
     fn intact(&self, end: u64) -> Result<(), LoadError> {
-        if end <= self.backing.lost_from() { Ok(()) } else { Err(LoadError::Truncated) }
+        if end <= self.lost_from().load(Ordering::Acquire) { Ok(()) } else { Err(LoadError::Truncated) }
     }
 
     /// Loads a little-endian `u64`, in one access when the address is aligned.
@@ -315,7 +349,7 @@ impl DirectMap {
     /// The outcome of an operation of which the bytes from [`Backing::lost_from`] on were missing. `end` is its end in the backing.
     #[cold]
     fn truncated(&self, addr: PhysAddr, len: u64, end: u64) -> Outcome {
-        let kept = len.saturating_sub(end.saturating_sub(self.backing.lost_from()));
+        let kept = len.saturating_sub(end.saturating_sub(self.lost_from().load(Ordering::Acquire)));
         Outcome::Failed { offset: kept, reason: Reason::Truncated { phys: addr.wrapping_add(kept) } }
     }
 

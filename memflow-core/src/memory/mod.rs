@@ -4,6 +4,7 @@
 
 mod direct_map;
 mod facts;
+mod layer;
 mod live;
 mod op;
 mod physical;
@@ -14,6 +15,10 @@ pub(crate) use self::direct_map::Unconfirmed;
 pub use self::{
     direct_map::{Backing, DirectMap, DirectRegion, LoadError},
     facts::{MachineKind, TargetFacts, VcpuRegisters, X86Registers},
+    layer::{
+        CacheConfig, CacheLayer, CacheStats, DelayLayer, LatencyHistogram, Metrics, MetricsLayer, MetricsSnapshot,
+        OpCounts, ReadOnlyLayer, Validity,
+    },
     op::{Outcome, PhysRead, PhysWrite, ReadOp, ViewRead, ViewWrite, WriteOp, finish_reads, finish_writes},
     physical::{Liveness, Metadata, PhysicalMemory, PhysicalMemoryExt},
     run_map::{Piece, Pieces, Run, RunMap},

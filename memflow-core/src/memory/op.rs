@@ -41,6 +41,18 @@ impl Outcome {
             _ => *self = Self::Failed { offset, reason },
         }
     }
+
+    /// Adds what became of the part of the operation that starts at `offset`. A part that nobody answered for keeps the whole from
+    /// counting as done.
+    #[inline]
+    pub fn add_part(&mut self, offset: u64, part: Self) {
+        match part {
+            Self::Done => {}
+            Self::Failed { offset: inside, reason } => self.fail(offset.saturating_add(inside), reason),
+            // Whoever was asked broke the contract.
+            Self::NotAttempted => *self = Self::NotAttempted,
+        }
+    }
 }
 
 /// One read of a batch: from where, into what, and what became of it.
@@ -156,6 +168,18 @@ mod tests {
         outcome.fail(0x1000, Reason::OutOfRange);
         outcome.fail(0x3000, Reason::ReadOnly);
         assert_eq!(outcome, Outcome::Failed { offset: 0x1000, reason: Reason::OutOfRange });
+    }
+
+    #[test]
+    fn parts_count_from_the_start_of_the_whole() {
+        let mut outcome = Outcome::Done;
+        outcome.add_part(0, Outcome::Done);
+        assert!(outcome.is_done());
+        outcome.add_part(0x1000, Outcome::Failed { offset: 8, reason: Reason::OutOfRange });
+        outcome.add_part(0x2000, Outcome::Failed { offset: 0, reason: Reason::ReadOnly });
+        assert_eq!(outcome, Outcome::Failed { offset: 0x1008, reason: Reason::OutOfRange });
+        outcome.add_part(0x3000, Outcome::NotAttempted);
+        assert_eq!(outcome, Outcome::NotAttempted);
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! An opened process.
 
 use super::{Listing, MemoryRegion, ProcessInfo, ThreadInfo};
-use crate::{error::Result, memory::PhysicalMemory, paging::AddressSpace, view::MemoryView};
+use crate::{
+    error::Result,
+    memory::PhysicalMemory,
+    paging::AddressSpace,
+    view::{MemoryView, SpaceView},
+};
 
 /// An opened process: its memory as a [`MemoryView`], and what the system knows of it.
 ///
@@ -12,6 +17,12 @@ pub trait Process: MemoryView {
 
     /// Its address space; `None` for a thread of the kernel.
     fn address_space(&self) -> Option<&AddressSpace>;
+
+    /// The view that reads of this process go through, if a walk of page tables over [`Os::physical_memory`](super::Os::physical_memory)
+    /// is all there is to them. Whoever has the process on the other side of a plugin boundary then walks by itself.
+    fn space_view(&self) -> Option<&SpaceView> {
+        None
+    }
 
     /// The physical memory that the address space is in.
     fn physical_memory(&self) -> &dyn PhysicalMemory;

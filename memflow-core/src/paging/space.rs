@@ -145,6 +145,11 @@ impl AddressSpace {
         self
     }
 
+    /// Who is asked about entries that are not present.
+    pub fn soft_faults(&self) -> Option<&Arc<dyn SoftFaults>> {
+        self.soft_faults.as_ref()
+    }
+
     /// The paging mode.
     pub fn architecture(&self) -> &'static Architecture {
         self.arch

@@ -114,15 +114,6 @@ impl<M: PhysicalMemory> ScriptedMemory<M> {
     }
 }
 
-/// Adds the outcome of the part at `offset`.
-fn add(whole: &mut Outcome, offset: usize, part: Outcome) {
-    match part {
-        Outcome::Failed { offset: inside, reason } => whole.fail(offset as u64 + inside, reason),
-        Outcome::NotAttempted => *whole = Outcome::NotAttempted,
-        Outcome::Done => {}
-    }
-}
-
 impl<M: PhysicalMemory> PhysicalMemory for ScriptedMemory<M> {
     fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
         let bytes = ops.iter().map(|op| op.buf.len() as u64).sum();
@@ -149,8 +140,8 @@ impl<M: PhysicalMemory> PhysicalMemory for ScriptedMemory<M> {
                 [PhysRead::new(op.addr, before), PhysRead::new(op.addr.wrapping_add(failing.end as u64), after)];
             let _ = self.inner.read_batch(&mut parts);
             op.outcome = Outcome::Failed { offset: failing.start as u64, reason: Reason::Io { errno: EIO } };
-            add(&mut op.outcome, 0, parts[0].outcome);
-            add(&mut op.outcome, failing.end, parts[1].outcome);
+            op.outcome.add_part(0, parts[0].outcome);
+            op.outcome.add_part(failing.end as u64, parts[1].outcome);
         }
         finish_reads("scripted memory", ops)
     }
@@ -176,8 +167,8 @@ impl<M: PhysicalMemory> PhysicalMemory for ScriptedMemory<M> {
             ];
             let _ = self.inner.write_batch(&mut parts);
             op.outcome = Outcome::Failed { offset: failing.start as u64, reason: Reason::Io { errno: EIO } };
-            add(&mut op.outcome, 0, parts[0].outcome);
-            add(&mut op.outcome, failing.end, parts[1].outcome);
+            op.outcome.add_part(0, parts[0].outcome);
+            op.outcome.add_part(failing.end as u64, parts[1].outcome);
         }
         finish_writes("scripted memory", ops)
     }

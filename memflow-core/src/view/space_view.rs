@@ -141,7 +141,7 @@ impl SpaceView {
         let outcomes: Vec<Outcome> = reads.iter().map(|read| read.outcome).collect();
         for ((index, offset), outcome) in places.into_iter().zip(outcomes) {
             if let Some(op) = ops.get_mut(index) {
-                fold(&mut op.outcome, offset, outcome);
+                op.outcome.add_part(offset, outcome);
             }
         }
         called
@@ -177,20 +177,9 @@ fn copy_out(map: &DirectMap, ops: &mut [ViewRead<'_>], piece: &Piece) {
             let mut read = PhysRead::new(phys, buf);
             map.read(&mut read);
             let outcome = read.outcome;
-            fold(&mut op.outcome, offset, outcome);
+            op.outcome.add_part(offset, outcome);
         }
         Err(reason) => op.outcome.fail(offset, reason),
-    }
-}
-
-/// Adds the outcome of a piece at `offset` to that of its operation.
-#[inline]
-fn fold(whole: &mut Outcome, offset: u64, piece: Outcome) {
-    match piece {
-        Outcome::Done => {}
-        Outcome::Failed { offset: inside, reason } => whole.fail(offset.saturating_add(inside), reason),
-        // The memory broke its contract: the operation must not count as done.
-        Outcome::NotAttempted => *whole = Outcome::NotAttempted,
     }
 }
 
@@ -252,7 +241,7 @@ impl MemoryView for SpaceView {
         let called = if writes.is_empty() { Ok(()) } else { self.memory.write_batch(&mut writes) };
         for ((index, offset), write) in places.into_iter().zip(&writes) {
             if let Some(op) = ops.get_mut(index) {
-                fold(&mut op.outcome, offset, write.outcome);
+                op.outcome.add_part(offset, write.outcome);
             }
         }
         if ops.iter().all(|op| op.outcome.is_done()) {

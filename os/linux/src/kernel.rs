@@ -34,20 +34,20 @@ use crate::{
 };
 
 /// How far a search is: what is done, bytes done, bytes in all. Breaks to cancel the search.
-type ProgressFn = dyn Fn(&'static str, u64, u64) -> ControlFlow<()> + Send + Sync;
+type ProgressFn<'a> = dyn Fn(&'static str, u64, u64) -> ControlFlow<()> + Sync + 'a;
 
 /// How a kernel is looked for.
 #[derive(Clone, Default)]
 #[non_exhaustive]
-pub struct LinuxOptions {
+pub struct LinuxOptions<'a> {
     /// Value of the page-table root register (CR3) to start from, instead of what the target or its memory says.
     pub kernel_root: Option<u64>,
     /// Called now and then, from several threads, while memory is searched: what is done, bytes done, bytes in all. When it
     /// breaks, the search ends with [`Error::Cancelled`].
-    pub progress: Option<Arc<ProgressFn>>,
+    pub progress: Option<&'a ProgressFn<'a>>,
 }
 
-impl fmt::Debug for LinuxOptions {
+impl fmt::Debug for LinuxOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LinuxOptions").field("kernel_root", &self.kernel_root).finish_non_exhaustive()
     }
@@ -80,7 +80,7 @@ impl Kernel {
     ///
     /// # Errors
     /// [`Error::NotRecognised`] that lists each thing that was looked for and what became of it; otherwise the step that failed.
-    pub fn open(memory: Arc<dyn PhysicalMemory>, options: &LinuxOptions) -> Result<Self> {
+    pub fn open(memory: Arc<dyn PhysicalMemory>, options: &LinuxOptions<'_>) -> Result<Self> {
         let (found, evidence) = find::find(&memory, options)?;
         let Found { space, note, symbols, types } = found;
         let view = SpaceView::new(memory.clone(), space);

@@ -44,6 +44,7 @@ mod log;
 mod mm;
 mod modules;
 mod os;
+mod plugin;
 mod process;
 mod record;
 mod soft_fault;
@@ -59,6 +60,7 @@ mod worker;
 pub use crate::{
     kernel::{Kernel, LinuxOptions},
     os::LinuxOs,
+    plugin::Plugin,
     process::LinuxProcess,
     symbols::{SymbolTable, Symbols, module_symbols},
     types::{Field, Types},

@@ -111,7 +111,7 @@ impl LinuxOs {
     /// # Errors
     /// [`Error::NotRecognised`](memflow_core::Error::NotRecognised) that lists each thing that was looked for and what became of it,
     /// when there is no Linux kernel; otherwise the step that failed, down to a structure or field that the kernel does not describe.
-    pub fn open(memory: Arc<dyn PhysicalMemory>, options: &LinuxOptions) -> Result<Self> {
+    pub fn open(memory: Arc<dyn PhysicalMemory>, options: &LinuxOptions<'_>) -> Result<Self> {
         let kernel = Kernel::open(memory, options)?;
         let tasks = TaskLayout::new(&kernel.types).context(|| "layout of a task".into())?;
         let init_task = kernel.symbols.require("init_task")?;

@@ -121,6 +121,10 @@ impl Process for LinuxProcess {
         self.own.as_ref().map(SpaceView::space)
     }
 
+    fn space_view(&self) -> Option<&SpaceView> {
+        Some(self.view())
+    }
+
     fn physical_memory(&self) -> &dyn PhysicalMemory {
         &*self.system.kernel.memory
     }

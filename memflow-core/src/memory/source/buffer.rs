@@ -3,7 +3,7 @@
 //! Owns: the buffer. Must not know: formats.
 //! Keeps: runs lie inside the buffer (checked when it is made); the bytes never change.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use memmap2::MmapMut;
 
@@ -63,8 +63,8 @@ impl From<PageBuffer> for OwnedBytes {
 // SAFETY: the heap block of a `Vec` that nobody changes stays where it is until the `Vec` is dropped with this backing; so
 // does an anonymous mapping.
 unsafe impl Backing for OwnedBytes {
-    fn lost_from(&self) -> u64 {
-        u64::MAX
+    fn lost_from(&self) -> Option<&AtomicU64> {
+        None
     }
 }
 

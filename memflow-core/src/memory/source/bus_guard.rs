@@ -63,10 +63,10 @@ impl Guarded {
         Some(Self { slot })
     }
 
-    /// Lowest offset at which a page was found missing; `u64::MAX` while none was.
+    /// Where the lowest offset at which a page was found missing is noted; `u64::MAX` while none was.
     #[inline]
-    pub(super) fn lost_from(&self) -> u64 {
-        TABLE.get(self.slot).map_or(u64::MAX, |slot| slot.lost_from.load(Ordering::Acquire))
+    pub(super) fn lost_from(&self) -> Option<&AtomicU64> {
+        TABLE.get(self.slot).map(|slot| &slot.lost_from)
     }
 }
 

@@ -4,7 +4,10 @@
 //! Keeps: every region lies inside the file as it was when mapped; if the file shrinks later, the guard turns the missing pages
 //! into errors instead of a SIGBUS.
 
-use std::{fs::File, sync::Arc};
+use std::{
+    fs::File,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
@@ -69,12 +72,12 @@ enum Pages {
 // SAFETY: a mapping stays at its address until it is dropped; the guard keeps it readable when the file shrinks.
 unsafe impl Backing for Mapping {
     #[inline]
-    fn lost_from(&self) -> u64 {
+    fn lost_from(&self) -> Option<&AtomicU64> {
         #[cfg(unix)]
         return self.guard.lost_from();
         // Windows refuses to shorten a mapped file.
         #[cfg(not(unix))]
-        u64::MAX
+        None
     }
 }
 

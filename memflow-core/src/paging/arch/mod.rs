@@ -103,7 +103,15 @@ pub struct BitTest {
     pub value: u64,
 }
 
+/// Every paging mode of this library.
+static ALL: [&Architecture; 5] = [&x86::X64, &x86::X64_LA57, &x86::X86_PAE, &x86::X86, &x86::X86_NO_PSE];
+
 impl Architecture {
+    /// The paging mode of this library with that [`name`](Self::name).
+    pub fn named(name: &str) -> Option<&'static Self> {
+        ALL.into_iter().find(|mode| mode.name == name)
+    }
+
     /// More levels than any known architecture has.
     pub const MAX_LEVELS: usize = 8;
 

@@ -52,7 +52,7 @@ impl fmt::Display for Scanned {
 #[derive(Clone, Copy)]
 pub(super) struct Scan<'a> {
     pub(super) memory: &'a dyn PhysicalMemory,
-    pub(super) progress: Option<&'a Progress>,
+    pub(super) progress: Option<&'a Progress<'a>>,
     /// What is looked for, for the progress function.
     pub(super) what: &'static str,
 }

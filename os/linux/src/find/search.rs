@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Told what is done, how many bytes of how many are done; breaks to cancel.
-pub(crate) type Progress = dyn Fn(&'static str, u64, u64) -> ControlFlow<()> + Send + Sync;
+pub(crate) type Progress<'a> = dyn Fn(&'static str, u64, u64) -> ControlFlow<()> + Sync + 'a;
 
 /// Largest BTF section taken; a kernel with every option has about 8 MiB.
 pub(super) const MAX_BTF: u64 = 64 << 20;
@@ -61,7 +61,7 @@ pub(crate) struct Found {
 /// A search in progress.
 pub(super) struct Search<'a> {
     pub(super) memory: &'a Arc<dyn PhysicalMemory>,
-    pub(super) progress: Option<&'a Progress>,
+    pub(super) progress: Option<&'a Progress<'a>>,
     evidence: Vec<String>,
     /// Notes that hold true, of kernels whose symbols could not be had.
     confirmed: Vec<(AddressSpace, VmcoreInfo)>,
@@ -180,14 +180,9 @@ fn read_types(view: &SpaceView, symbols: &SymbolTable) -> Result<Types> {
 /// # Errors
 /// [`Error::NotRecognised`] with what became of each attempt; [`Error::Cancelled`]; or, when a kernel was certainly there, why it
 /// cannot be used.
-pub(crate) fn find(memory: &Arc<dyn PhysicalMemory>, options: &LinuxOptions) -> Result<(Found, Vec<String>)> {
-    let mut search = Search {
-        memory,
-        progress: options.progress.as_deref(),
-        evidence: Vec::new(),
-        confirmed: Vec::new(),
-        unusable: None,
-    };
+pub(crate) fn find(memory: &Arc<dyn PhysicalMemory>, options: &LinuxOptions<'_>) -> Result<(Found, Vec<String>)> {
+    let mut search =
+        Search { memory, progress: options.progress, evidence: Vec::new(), confirmed: Vec::new(), unusable: None };
     if let Some(found) = attempts(&mut search, options)? {
         return Ok((found, search.evidence));
     }
@@ -196,7 +191,7 @@ pub(crate) fn find(memory: &Arc<dyn PhysicalMemory>, options: &LinuxOptions) -> 
         .unwrap_or(Error::NotRecognised { what: "Linux kernel", looked_for: search.evidence.join("; ") }))
 }
 
-fn attempts(search: &mut Search<'_>, options: &LinuxOptions) -> Result<Option<Found>> {
+fn attempts(search: &mut Search<'_>, options: &LinuxOptions<'_>) -> Result<Option<Found>> {
     if memory_is_empty(search) {
         return Ok(None);
     }

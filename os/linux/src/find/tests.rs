@@ -485,11 +485,10 @@ fn search_reports_progress_and_can_be_cancelled() {
         assert!(done <= total && what.starts_with("looking for"));
         ControlFlow::Continue(())
     };
-    let options = LinuxOptions { progress: Some(Arc::new(progress)), ..LinuxOptions::default() };
+    let options = LinuxOptions { progress: Some(&progress), ..LinuxOptions::default() };
     let zeros = memory(vec![0; 0x800_0000], TargetFacts::default());
     assert!(Kernel::open(zeros.clone(), &options).is_err());
     assert!(calls.load(Ordering::Relaxed) >= 2);
-    let options =
-        LinuxOptions { progress: Some(Arc::new(|_, _, _| ControlFlow::Break(()))), ..LinuxOptions::default() };
+    let options = LinuxOptions { progress: Some(&|_, _, _| ControlFlow::Break(())), ..LinuxOptions::default() };
     assert!(matches!(Kernel::open(zeros, &options), Err(Error::Cancelled)));
 }

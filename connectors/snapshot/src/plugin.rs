@@ -1,0 +1,91 @@
+//! The connector as a plugin: its arguments, and a request as options.
+//!
+//! Owns: the descriptor, built in or in a file of its own. Must not know: formats.
+
+use std::{ops::ControlFlow, path::Path};
+
+use memflow_core::{
+    Error, Result,
+    plugin::{
+        ABI_TEXT, Connection, Connector, ConnectorRequest, LAYOUT_TEXT,
+        args::Args,
+        descriptor::{HOST_TARGET, join, joined_len},
+    },
+};
+
+use crate::{
+    open::{Snapshot, open, open_bytes},
+    options::{OpenOptions, Progress},
+    raw::MemoryLayout,
+};
+
+const ENTRIES: &[(&str, &str)] = &[
+    ("kind", "connector"),
+    ("name", "snapshot"),
+    ("version", env!("CARGO_PKG_VERSION")),
+    ("abi", ABI_TEXT),
+    ("target", HOST_TARGET),
+    ("entry", "memflow_plugin_snapshot"),
+    ("description", "files that hold physical memory: raw images, LiME, ELF cores, also compressed"),
+    ("accepts", "content"),
+    (
+        "arg",
+        "layout:text:auto:which addresses a raw image holds, auto or flat or q35 or i440fx or runs FIRST-LAST@OFFSET",
+    ),
+    ("arg", "partial:flag::open what is there of a file that was cut short"),
+    ("arg", "live:flag::whether the bytes may change while they are read; without it those of raw images may"),
+    ("arg", "writable:flag::take writes, and write them to the file"),
+    ("arg", "max_unpacked:size::most bytes to unpack, three quarters of the available memory unless given"),
+    ("layout", LAYOUT_TEXT),
+    ("help", "The target is the path of a file. What it is, is told by its content."),
+];
+static DESCRIPTOR: [u8; joined_len(ENTRIES)] = join(ENTRIES);
+
+/// The connector as a plugin.
+#[derive(Debug)]
+pub struct Plugin;
+
+impl Connector for Plugin {
+    const DESCRIPTOR: &'static [u8] = &DESCRIPTOR;
+
+    fn open(request: &ConnectorRequest<'_>) -> Result<Connection> {
+        let target = request.required_target("the path of a file")?;
+        let on_progress = |progress: Progress| match request.step("unpacking", progress.read, progress.total) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        };
+        let options = OpenOptions { on_progress: Some(&on_progress), ..options(request.args)? };
+        let snapshot = match request.content {
+            Some(content) => open_bytes(target, content, &options)?,
+            None => open(Path::new(target), &options)?,
+        };
+        let Snapshot { memory, format, notes, alternatives } = snapshot;
+        let mut connection = Connection::new(memory).with_format(format.to_string());
+        connection.notes = notes;
+        connection.alternatives =
+            alternatives.iter().map(|layout| request.args.clone().with("layout", layout.to_string())).collect();
+        Ok(connection)
+    }
+}
+
+/// The options that the arguments ask for.
+fn options(args: &Args) -> Result<OpenOptions<'static>> {
+    let layout = match args.text("layout")? {
+        None => MemoryLayout::Auto,
+        Some(text) => text.parse().map_err(|problem| Error::Argument {
+            what: "layout".into(),
+            expected: format!("a memory layout ({problem})").into(),
+            found: text.to_owned(),
+        })?,
+    };
+    Ok(OpenOptions {
+        layout,
+        partial: args.flag("partial")?.unwrap_or(false),
+        live: args.flag("live")?,
+        writable: args.flag("writable")?.unwrap_or(false),
+        max_unpacked: args.size("max_unpacked")?,
+        on_progress: None,
+    })
+}
+
+memflow_core::export_plugin!(memflow_plugin_snapshot, connector Plugin);

@@ -1,0 +1,146 @@
+//! What the analyser asks of a shared object, whatever its format.
+//!
+//! Owns: [`Container`], recognising the format, and the bytes of the descriptor section.
+//! Must not know: what descriptors say.
+//! Keeps: what a format's reader cannot find is an answer, never a guess.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use std::{borrow::Cow, collections::HashMap};
+
+use super::{
+    EntryProblem, Machine, Rejection,
+    elf::Elf,
+    fat,
+    macho::MachO,
+    pe::Pe,
+    reader::{Reader, wide},
+};
+use crate::plugin::descriptor::{DescriptorError, MAX_SECTION, excerpt};
+
+/// Longest name of a symbol that is looked at; entries of descriptors are shorter.
+pub(super) const MAX_SYMBOL: usize = 256;
+/// Most symbols of a file. The largest libraries have some hundred thousand.
+pub(super) const MAX_SYMBOLS: u64 = 1 << 22;
+/// Most sections with descriptors; linkers make one.
+const MAX_SECTIONS: usize = 64;
+
+/// A section in a file.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) offset: u64,
+    pub(super) len: u64,
+    /// False if it is only reserved, with no bytes in the file.
+    pub(super) in_file: bool,
+}
+
+/// A shared object whose headers have been read.
+pub(super) trait Container<'a> {
+    fn reader(&self) -> Reader<'a>;
+
+    /// What it is for.
+    fn machine(&self) -> Machine;
+
+    /// The sections with descriptors.
+    fn descriptors(&self) -> &[Place];
+
+    /// Asks that everything that is loaded from the file is there. A loader maps what is not, and the first access ends the process.
+    fn check_loaded(&self) -> Result<(), Rejection>;
+
+    /// What is wrong with each of these entry tables, if something is; in the order of the names.
+    fn entries(&self, names: &[&str]) -> Result<Vec<Option<EntryProblem>>, Rejection>;
+
+    /// An export whose name begins with one of these.
+    fn export_beginning_with(&self, prefixes: &[&str]) -> Result<Option<String>, Rejection>;
+}
+
+/// Reads the headers of a shared object of any format; of one that holds several, those for `host`.
+pub(super) fn open<'a>(bytes: &'a [u8], host: Option<&Machine>) -> Result<Box<dyn Container<'a> + 'a>, Rejection> {
+    let bytes = match fat::slice(bytes, host)? {
+        Some(slice) => slice,
+        None => bytes,
+    };
+    Ok(match bytes {
+        [0x7f, b'E', b'L', b'F', ..] => Box::new(Elf::open(bytes)?),
+        [b'M', b'Z', ..] => Box::new(Pe::open(bytes)?),
+        [0xce | 0xcf, 0xfa, 0xed, 0xfe, ..] | [0xfe, 0xed, 0xfa, 0xce | 0xcf, ..] => Box::new(MachO::open(bytes)?),
+        [] => return Err(Rejection::NotSharedObject { found: "an empty file".into() }),
+        _ => {
+            let start = excerpt(bytes.get(..8).unwrap_or(bytes));
+            let found = format!("begins with `{start}`, expected the first bytes of an ELF, PE or Mach-O file");
+            return Err(Rejection::NotSharedObject { found: found.into() });
+        }
+    })
+}
+
+/// Adds a section to those found.
+pub(super) fn push_place(places: &mut Vec<Place>, place: Place, reader: &Reader<'_>) -> Result<(), Rejection> {
+    if places.len() == MAX_SECTIONS {
+        let found = format!("more than {MAX_SECTIONS}");
+        return Err(reader.malformed("sections with descriptors", place.offset, "one", found));
+    }
+    places.push(place);
+    Ok(())
+}
+
+/// The bytes of all descriptor sections.
+pub(super) fn section<'a>(container: &dyn Container<'a>) -> Result<Cow<'a, [u8]>, Rejection> {
+    let (reader, places) = (container.reader(), container.descriptors());
+    let total = places.iter().fold(0, |total: u64, place| total.saturating_add(place.len));
+    if total > wide(MAX_SECTION) {
+        return Err(DescriptorError::SectionTooLarge { found: total, limit: wide(MAX_SECTION) }.into());
+    }
+    if places.iter().all(|place| !place.in_file) {
+        return Err(Rejection::EmptySection { format: reader.format() });
+    }
+    let mut parts = Vec::with_capacity(places.len());
+    for place in places.iter().filter(|place| place.in_file) {
+        parts.push(reader.slice("the descriptor section", place.offset, place.len)?);
+    }
+    Ok(match parts.as_slice() {
+        [one] => Cow::Borrowed(*one),
+        several => Cow::Owned(several.concat()),
+    })
+}
+
+/// Answers for the names that are looked for, given all exports one after the other.
+pub(super) struct Wanted<'n> {
+    by_name: HashMap<&'n [u8], Vec<usize>>,
+    answers: Vec<Option<EntryProblem>>,
+}
+
+impl<'n> Wanted<'n> {
+    pub(super) fn new(names: &[&'n str]) -> Self {
+        let mut by_name: HashMap<&[u8], Vec<usize>> = HashMap::new();
+        for (index, name) in names.iter().enumerate() {
+            by_name.entry(name.as_bytes()).or_default().push(index);
+        }
+        Self { by_name, answers: vec![Some(EntryProblem::NotExported); names.len()] }
+    }
+
+    /// Takes note of an export. The first of a name counts.
+    pub(super) fn export(&mut self, name: &[u8], problem: impl FnOnce() -> Option<EntryProblem>) {
+        let Some(indices) = self.by_name.remove(name) else { return };
+        let problem = problem();
+        for index in indices {
+            if let Some(answer) = self.answers.get_mut(index) {
+                *answer = problem;
+            }
+        }
+    }
+
+    pub(super) fn answers(self) -> Vec<Option<EntryProblem>> {
+        self.answers
+    }
+}
+
+/// The name, if it begins with one of these.
+pub(super) fn beginning_with(name: &[u8], prefixes: &[&str]) -> Option<String> {
+    prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes())).then(|| excerpt(name))
+}

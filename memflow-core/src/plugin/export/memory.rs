@@ -1,0 +1,271 @@
+//! Physical memory behind the C interface.
+//!
+//! Must not know: page tables, operating systems.
+
+use std::{
+    ffi::c_void,
+    ptr,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
+};
+
+use memflow_abi::{
+    DirectMap as DirectMapWire, DirectRegion, Facts, Grows, Memory, MemoryInfo, MemoryTable, ReadOp, Run, RunSink,
+    Text, WriteOp, X86Vcpu, liveness, machine, x86_register,
+};
+use smallvec::SmallVec;
+
+use super::guard;
+use crate::{
+    memory::{Liveness, MachineKind, Metadata, Outcome, PhysicalMemory, RunMap, TargetFacts, VcpuRegisters},
+    plugin::wire::{outcome, raw},
+};
+
+static TABLE: MemoryTable = {
+    let mut table = MemoryTable::empty();
+    table.clone = Some(clone);
+    table.drop = Some(drop_handle);
+    table.read = Some(read);
+    table.write = Some(write);
+    table.info = Some(info);
+    table.facts = Some(facts);
+    table.direct_map = Some(direct_map);
+    table.populated_runs = Some(populated_runs);
+    table
+};
+
+/// Memory with what is handed out of it by pointer. A handle's context is an `Arc` of this.
+struct Exported {
+    memory: Arc<dyn PhysicalMemory>,
+    metadata: Metadata,
+    runs: Vec<Run>,
+    vcpus: Vec<X86Vcpu>,
+    regions: Vec<DirectRegion>,
+    // INVARIANT: these point into the fields above, which never change, and into the direct map of `memory`.
+    info: OnceLock<MemoryInfo>,
+    facts: OnceLock<Facts>,
+    direct: OnceLock<DirectMapWire>,
+}
+
+// SAFETY: the pointers in it lead to its own fields, which never change, and to a direct map, which is `Sync` itself.
+unsafe impl Send for Exported {}
+// SAFETY: as above.
+unsafe impl Sync for Exported {}
+
+/// A handle of memory for the other side.
+pub(in crate::plugin) fn memory(memory: Arc<dyn PhysicalMemory>) -> Memory {
+    let metadata = memory.metadata();
+    let regions = memory.direct_map().map(|map| map.regions().iter().map(region)).into_iter().flatten().collect();
+    let exported = Exported {
+        runs: runs(&metadata.runs),
+        vcpus: memory.facts().vcpus.iter().filter_map(vcpu).collect(),
+        regions,
+        metadata,
+        memory,
+        info: OnceLock::new(),
+        facts: OnceLock::new(),
+        direct: OnceLock::new(),
+    };
+    Memory { context: Arc::into_raw(Arc::new(exported)).cast_mut().cast(), table: Grows::new(&TABLE) }
+}
+
+fn runs(map: &RunMap) -> Vec<Run> {
+    let run =
+        |run: &crate::memory::Run| Run { start: run.range.start().as_u64(), len: run.range.len(), offset: run.offset };
+    map.runs().iter().map(run).collect()
+}
+
+fn region(region: &crate::memory::DirectRegion) -> DirectRegion {
+    DirectRegion {
+        start: region.range.start().as_u64(),
+        len: region.range.len(),
+        pointer: region.ptr,
+        offset: region.offset,
+    }
+}
+
+fn vcpu(vcpu: &VcpuRegisters) -> Option<X86Vcpu> {
+    let VcpuRegisters::X86(registers) = vcpu;
+    let mut known = 0;
+    let mut take = |register: Option<u64>, bit: u64| {
+        known |= if register.is_some() { bit } else { 0 };
+        register.unwrap_or(0)
+    };
+    let mut wire = X86Vcpu {
+        known: 0,
+        cr0: take(registers.cr0, x86_register::CR0),
+        cr2: take(registers.cr2, x86_register::CR2),
+        cr3: take(registers.cr3, x86_register::CR3),
+        cr4: take(registers.cr4, x86_register::CR4),
+        efer: take(registers.efer, x86_register::EFER),
+        lstar: take(registers.lstar, x86_register::LSTAR),
+        idtr_base: take(registers.idtr_base, x86_register::IDTR_BASE),
+        gdtr_base: take(registers.gdtr_base, x86_register::GDTR_BASE),
+        gs_base: take(registers.gs_base, x86_register::GS_BASE),
+        kernel_gs_base: take(registers.kernel_gs_base, x86_register::KERNEL_GS_BASE),
+        rip: take(registers.rip, x86_register::RIP),
+        rsp: take(registers.rsp, x86_register::RSP),
+    };
+    wire.known = known;
+    Some(wire)
+}
+
+/// # Safety
+/// `context` is one of a handle that [`memory`] made and that has not been dropped.
+unsafe fn exported<'a>(context: *mut c_void) -> &'a Exported {
+    // SAFETY: the caller's promise: the handle keeps the `Arc` alive.
+    unsafe { &*context.cast::<Exported>() }
+}
+
+unsafe extern "C" fn clone(context: *mut c_void) -> *mut c_void {
+    // SAFETY: the ABI's contract: the context is that of a living handle, so it came from `Arc::into_raw`.
+    unsafe { Arc::increment_strong_count(context.cast::<Exported>()) };
+    context
+}
+
+unsafe extern "C" fn drop_handle(context: *mut c_void) {
+    // SAFETY: the ABI's contract: the handle is given up, and its context came from `Arc::into_raw`.
+    let exported = unsafe { Arc::from_raw(context.cast::<Exported>()) };
+    guard::quietly((), || drop(exported));
+}
+
+unsafe extern "C" fn read(context: *mut c_void, ops: *mut ReadOp, count: usize) -> i32 {
+    // SAFETY: the ABI's contract: the context is that of a living handle.
+    let exported = unsafe { exported(context) };
+    // SAFETY: the ABI's contract: the operations are the callee's for the call.
+    let Some(ops) = (unsafe { raw::items_mut(ops, count) }) else { return i32::from(count != 0) };
+    // SAFETY: the ABI's contract: the buffers are the callee's for the call.
+    guard::status(|| unsafe { read_ops(ops, |native| drop(exported.memory.read_batch(native))) })
+}
+
+unsafe extern "C" fn write(context: *mut c_void, ops: *mut WriteOp, count: usize) -> i32 {
+    // SAFETY: the ABI's contract: the context is that of a living handle.
+    let exported = unsafe { exported(context) };
+    // SAFETY: the ABI's contract: the operations are the callee's for the call.
+    let Some(ops) = (unsafe { raw::items_mut(ops, count) }) else { return i32::from(count != 0) };
+    // SAFETY: the ABI's contract: the buffers are readable for the call.
+    guard::status(|| unsafe { write_ops(ops, |native| drop(exported.memory.write_batch(native))) })
+}
+
+/// Operations that most batches do not exceed: they need no allocation.
+const FEW: usize = 8;
+
+/// Carries out reads of the other side by `run`, and records their outcomes.
+///
+/// # Safety
+/// The buffer of each operation is ours alone for the call.
+pub(super) unsafe fn read_ops<A: crate::address::Address>(
+    ops: &mut [ReadOp],
+    run: impl FnOnce(&mut [crate::memory::ReadOp<'_, A>]),
+) {
+    let mut native = SmallVec::<[_; FEW]>::with_capacity(ops.len());
+    for op in &*ops {
+        // SAFETY: the caller's promise.
+        let buffer = unsafe { raw::buffer_mut(op.buffer, op.len) };
+        // A buffer that cannot be is left without an outcome, which the other side takes for what it is: a broken contract.
+        native.push(crate::memory::ReadOp::new(A::from_u64(op.address), buffer.unwrap_or_default()));
+    }
+    run(&mut native);
+    for (op, native) in ops.iter_mut().zip(&native) {
+        let whole = native.buf.len() == op.len;
+        op.outcome = outcome::to_wire(if whole { native.outcome } else { Outcome::NotAttempted });
+    }
+}
+
+/// Carries out writes of the other side by `run`, and records their outcomes.
+///
+/// # Safety
+/// The buffer of each operation is readable and does not change for the call.
+pub(super) unsafe fn write_ops<A: crate::address::Address>(
+    ops: &mut [WriteOp],
+    run: impl FnOnce(&mut [crate::memory::WriteOp<'_, A>]),
+) {
+    let mut native = SmallVec::<[_; FEW]>::with_capacity(ops.len());
+    for op in &*ops {
+        // SAFETY: the caller's promise.
+        let buffer = unsafe { raw::buffer(op.buffer, op.len) };
+        native.push(crate::memory::WriteOp::new(A::from_u64(op.address), buffer.unwrap_or_default()));
+    }
+    run(&mut native);
+    for (op, native) in ops.iter_mut().zip(&native) {
+        let whole = native.buf.len() == op.len;
+        op.outcome = outcome::to_wire(if whole { native.outcome } else { Outcome::NotAttempted });
+    }
+}
+
+unsafe extern "C" fn info(context: *mut c_void) -> Grows<MemoryInfo> {
+    // SAFETY: the ABI's contract: the context is that of a living handle.
+    let exported = unsafe { exported(context) };
+    Grows::new(exported.info.get_or_init(|| {
+        let Metadata { name, liveness, read_only, ideal_batch, .. } = &exported.metadata;
+        let mut info = MemoryInfo::empty();
+        info.name = Text::new(name);
+        info.runs = exported.runs.as_ptr();
+        info.run_count = exported.runs.len();
+        info.liveness = liveness_to_wire(*liveness);
+        info.read_only = (*read_only).into();
+        info.ideal_batch = u64::try_from(*ideal_batch).unwrap_or(u64::MAX);
+        info
+    }))
+}
+
+fn liveness_to_wire(liveness: Liveness) -> u32 {
+    match liveness {
+        Liveness::Live => liveness::LIVE,
+        Liveness::Frozen => liveness::FROZEN,
+    }
+}
+
+unsafe extern "C" fn facts(context: *mut c_void) -> Grows<Facts> {
+    // SAFETY: the ABI's contract: the context is that of a living handle.
+    let exported = unsafe { exported(context) };
+    let known = || {
+        Grows::new(exported.facts.get_or_init(|| {
+            let TargetFacts { machine, vmcoreinfo, .. } = exported.memory.facts();
+            let mut facts = Facts::empty();
+            facts.machine = match machine {
+                None => machine::UNKNOWN,
+                Some(MachineKind::X86) => machine::X86,
+                Some(MachineKind::X86_64) => machine::X86_64,
+                Some(MachineKind::AArch64) => machine::AARCH64,
+            };
+            facts.x86_vcpus = exported.vcpus.as_ptr();
+            facts.x86_vcpu_count = exported.vcpus.len();
+            facts.vmcoreinfo = vmcoreinfo.as_deref().map_or(Text::NONE, Text::bytes);
+            facts
+        }))
+    };
+    guard::quietly(Grows::NULL, known)
+}
+
+unsafe extern "C" fn direct_map(context: *mut c_void) -> Grows<DirectMapWire> {
+    // SAFETY: the ABI's contract: the context is that of a living handle.
+    let exported = unsafe { exported(context) };
+    let mapped = || {
+        let Some(map) = exported.memory.direct_map() else { return Grows::NULL };
+        Grows::new(exported.direct.get_or_init(|| {
+            let mut wire = DirectMapWire::empty();
+            wire.regions = exported.regions.as_ptr();
+            wire.region_count = exported.regions.len();
+            wire.liveness = liveness_to_wire(map.liveness());
+            wire.writable = map.is_writable().into();
+            wire.lost_from = ptr::from_ref::<AtomicU64>(map.lost_from()).cast();
+            wire
+        }))
+    };
+    guard::quietly(Grows::NULL, mapped)
+}
+
+unsafe extern "C" fn populated_runs(context: *mut c_void, sink: RunSink) {
+    // SAFETY: the ABI's contract: the context is that of a living handle.
+    let exported = unsafe { exported(context) };
+    let Some(take) = sink.run else { return };
+    let hand_over = || {
+        for run in runs(&exported.memory.populated_runs()) {
+            // SAFETY: the ABI's contract: the sink's function can be called with its context for the call.
+            if unsafe { take(sink.context, run) } != 0 {
+                break;
+            }
+        }
+    };
+    guard::quietly((), hand_over);
+}

@@ -1,0 +1,101 @@
+//! Layers as arguments of any connector: `cache=`, `delay=`, `metrics`, `read_only`.
+//!
+//! Owns: their names and the order in which they lie over each other. Must not know: what a layer does, connectors.
+//! Keeps: an argument that the connector has itself is the connector's.
+
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use crate::{
+    error::Result,
+    memory::{CacheConfig, CacheLayer, DelayLayer, Metrics, MetricsLayer, ReadOnlyLayer},
+    plugin::{
+        args::{ArgKind, ArgSpec, Args},
+        definition::Connection,
+    },
+};
+
+/// The arguments of layers.
+pub(super) fn specs() -> &'static [ArgSpec] {
+    static SPECS: LazyLock<[ArgSpec; 4]> = LazyLock::new(|| {
+        [
+            ArgSpec::new("cache", ArgKind::Size).help("keep so much of the target's memory, in pages that were read"),
+            ArgSpec::new("delay", ArgKind::Time).help("wait so long before each call, to imitate a slow device"),
+            ArgSpec::new("metrics", ArgKind::Flag)
+                .help("count calls, bytes and time; the target's bytes are then not used in place"),
+            ArgSpec::new("read_only", ArgKind::Flag).help("refuse writes"),
+        ]
+    });
+    &*SPECS
+}
+
+/// Which layers are asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct LayerArgs {
+    /// Capacity of a page cache in bytes.
+    pub cache: Option<u64>,
+    /// Time to wait before each call.
+    pub delay: Option<Duration>,
+    /// Whether to count.
+    pub metrics: bool,
+    /// Whether to refuse writes.
+    pub read_only: bool,
+}
+
+/// An opened target with its layers.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Layered {
+    /// The target; its memory is that on top.
+    pub connection: Connection,
+    /// What is counted, if that was asked for: what reaches the connector, below a cache.
+    pub metrics: Option<Arc<Metrics>>,
+}
+
+impl LayerArgs {
+    /// Takes the arguments of layers out of those of a connector that takes `own` itself.
+    pub(super) fn take(own: &[ArgSpec], args: &mut Args) -> Result<Self> {
+        let mut layers = Args::new();
+        for spec in specs() {
+            if !own.iter().any(|argument| argument.name == spec.name)
+                && let Some(value) = args.get(&spec.name).cloned()
+            {
+                // A value that the layer does not take is left, for the check that lists what is accepted.
+                if spec.kind.accepts(&value) {
+                    args.remove(&spec.name);
+                    layers.set(spec.name.clone(), value);
+                }
+            }
+        }
+        Ok(Self {
+            cache: layers.size("cache")?,
+            delay: layers.time("delay")?,
+            metrics: layers.flag("metrics")?.unwrap_or(false),
+            read_only: layers.flag("read_only")?.unwrap_or(false),
+        })
+    }
+
+    /// Lays them over the memory: delay nearest to the connector, then what counts, then the cache.
+    pub(super) fn apply(self, mut connection: Connection) -> Result<Layered> {
+        let mut metrics = None;
+        if let Some(delay) = self.delay {
+            connection.memory = Arc::new(DelayLayer::new(connection.memory, delay)?);
+        }
+        if self.metrics {
+            let layer = MetricsLayer::new(connection.memory);
+            metrics = Some(layer.metrics());
+            connection.memory = Arc::new(layer);
+        }
+        if let Some(capacity) = self.cache {
+            let config = CacheConfig { capacity, ..CacheConfig::default() };
+            connection.memory = Arc::new(CacheLayer::new(connection.memory, config)?);
+        }
+        if self.read_only {
+            connection.memory = Arc::new(ReadOnlyLayer::new(connection.memory));
+        }
+        Ok(Layered { connection, metrics })
+    }
+}
