@@ -41,7 +41,7 @@ pub struct GuestRun {
 pub(crate) fn given(runs: &[GuestRun], last: VirtAddr) -> Result<RunMap> {
     if runs.iter().all(|run| run.len == 0) {
         return Err(Error::Argument {
-            what: "runs of guest memory",
+            what: "runs of guest memory".into(),
             expected: "at least one that is not empty".into(),
             found: format!("{} empty ones", runs.len()),
         });
@@ -71,11 +71,11 @@ pub(crate) fn largest_mapping(process: &dyn Process) -> Result<GuestRun> {
             None => "no writable mapping".to_owned(),
             Some(first) => format!("{} mappings of {len} bytes, the first at {}", regions.len(), first.range),
         };
-        return Err(Error::Argument { what: "memory map", expected: expected.into(), found });
+        return Err(Error::Argument { what: "memory map".into(), expected: expected.into(), found });
     };
     if len >= MAY_BE_SPLIT {
         return Err(Error::Argument {
-            what: "largest mapping",
+            what: "largest mapping".into(),
             expected: format!(
                 "less than {MAY_BE_SPLIT:#x} bytes, as more may continue above the memory hole of a PC; name the runs of guest memory instead"
             )

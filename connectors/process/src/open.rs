@@ -92,7 +92,7 @@ fn open_named(os: &dyn Os, name: &str) -> Result<Box<dyn Process>> {
     if let several @ [_, _, ..] = found.as_slice() {
         let pids: Vec<String> = several.iter().map(|process| process.pid.to_string()).collect();
         return Err(Error::Argument {
-            what: "process",
+            what: "process".into(),
             expected: format!("the name of one process, or a pid; the processes {} have this name", pids.join(", "))
                 .into(),
             found: name.to_owned(),
