@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use memflow_guests::{DEMO, Guests, MATRIX, Spec};
+use memflow_guests::{DEMO, Guests, Spec, all};
 
 /// Guests that boot at the same time.
 const AT_ONCE: usize = 2;
@@ -16,7 +16,7 @@ const AT_ONCE: usize = 2;
 pub(crate) fn guests(args: &[String]) -> Result<(), String> {
     let guests = Guests::locate().map_err(|error| error.to_string())?;
     if args.iter().any(|arg| arg == "--list") {
-        for spec in MATRIX {
+        for spec in all() {
             let state = if guests.is_prepared(spec) { "ready" } else { "-" };
             let (machine, memory, cpus) = (spec.machine.qemu(), spec.memory_mib, spec.cpus);
             println!("{:<26} {machine:<4} {memory:>5} MiB  {cpus} vCPU  {state}", spec.name);
@@ -31,7 +31,7 @@ pub(crate) fn guests(args: &[String]) -> Result<(), String> {
         wanted.push(Guests::spec(name).map_err(|error| error.to_string())?);
     }
     if wanted.is_empty() {
-        wanted.extend(MATRIX);
+        wanted.extend(all());
     }
     let started = Instant::now();
     let queue = Mutex::new(wanted.into_iter());

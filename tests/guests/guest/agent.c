@@ -277,12 +277,17 @@ static int take_truth(struct buffer *out)
 		"/proc/sys/kernel/osrelease", "/sys/kernel/vmcoreinfo", "/sys/kernel/notes", "/sys/kernel/btf/vmlinux",
 		"/etc/known.txt", "/dev/kmsg",
 	};
+	/* Where a machine runs inside of this one. */
+	static const char *inner[] = { "/run/inner/truth", INNER_READY, "/run/inner/console" };
 	struct buffer before = { 0 }, after = { 0 };
 	char self[32];
 	int count, i, same;
 
 	for (i = 0; i < (int)(sizeof(files) / sizeof(files[0])); i++)
 		record_file(out, files[i]);
+	for (i = 0; i < (int)(sizeof(inner) / sizeof(inner[0])); i++)
+		if (!access(inner[i], F_OK))
+			record_file(out, inner[i]);
 	list_processes(&before);
 	count = numbers_in("/proc", pids, 4096);
 	for (i = 0; i < count; i++)
@@ -296,6 +301,36 @@ static int take_truth(struct buffer *out)
 	drop(&before);
 	drop(&after);
 	return same;
+}
+
+static int take_steady_truth(struct buffer *out)
+{
+	/* An inner machine needs longer than the cast; its monitor ends this one when it takes too long. */
+	int inner = !access("/bin/vmm", F_OK);
+	int tries;
+
+	for (tries = 0; tries < 600 && access("/run/ready.all", F_OK); tries++)
+		usleep(100000);
+	for (tries = 0; inner && tries < 2200 && access(INNER_READY, F_OK); tries++)
+		usleep(100000);
+	for (tries = 0; tries < 30; tries++) {
+		drop(out);
+		if (take_truth(out))
+			return 1;
+		usleep(300000);
+	}
+	drop(out);
+	return 0;
+}
+
+char *steady_truth(size_t *len)
+{
+	static struct buffer truth;
+
+	if (!take_steady_truth(&truth))
+		return NULL;
+	*len = truth.len;
+	return truth.data;
 }
 
 /* ---- commands ---- */
@@ -344,23 +379,15 @@ static void spawn(const char *name, struct buffer *body)
 static void obey(char *command)
 {
 	struct buffer body = { 0 };
-	int tries;
 
 	if (!strcmp(command, "procs")) {
 		list_processes(&body);
 		answer("OK", &body);
 	} else if (!strcmp(command, "truth")) {
-		for (tries = 0; tries < 600 && access("/run/ready.all", F_OK); tries++)
-			usleep(100000);
-		for (tries = 0; tries < 30; tries++) {
-			drop(&body);
-			if (take_truth(&body)) {
-				answer("OK", &body);
-				return;
-			}
-			usleep(300000);
+		if (take_steady_truth(&body)) {
+			answer("OK", &body);
+			return;
 		}
-		drop(&body);
 		addf(&body, "the process list never stood still");
 		answer("ERR", &body);
 	} else if (!strncmp(command, "spawn ", 6)) {

@@ -22,5 +22,11 @@ int main(int argc, char **argv)
 		return agent_main();
 	if (!strcmp(role, "launcher"))
 		return launcher_main();
+#ifdef NESTED
+	if (!strcmp(role, "vmm"))
+		return vmm_main(argc, argv);
+	if (!strcmp(role, "inner-agent"))
+		return inner_agent_main();
+#endif
 	return role_main(role, argc, argv);
 }

@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::capture;
 use crate::error::{Error, Result, WithPath};
+use crate::inner::{self, Inner};
 use crate::machine::RunningGuest;
 use crate::meta::Meta;
 use crate::packages::Packages;
 use crate::program::{self, Boot};
-use crate::spec::{MATRIX, Spec};
+use crate::spec::{self, NESTED, Spec};
 use crate::truth::Truth;
 
 /// Changes when captures mean something else than before.
@@ -67,13 +68,13 @@ impl Guests {
         &self.root
     }
 
-    /// The spec of that name in the matrix.
+    /// The spec of that name.
     ///
     /// # Errors
     /// No such name; the error lists all.
     pub fn spec(name: &str) -> Result<&'static Spec> {
-        MATRIX.iter().find(|spec| spec.name == name).ok_or_else(|| {
-            let known: Vec<&str> = MATRIX.iter().map(|spec| spec.name).collect();
+        spec::all().find(|spec| spec.name == name).ok_or_else(|| {
+            let known: Vec<&str> = spec::all().map(|spec| spec.name).collect();
             Error::UnknownGuest { name: name.into(), known: known.join(", ") }
         })
     }
@@ -84,7 +85,7 @@ impl Guests {
         stamp.is_ok_and(|stamp| stamp == key(spec))
     }
 
-    /// A captured guest of the matrix, prepared now if it is not there.
+    /// A captured guest, prepared now if it is not there.
     ///
     /// # Errors
     /// No such name, or it cannot be prepared; the error says the way out.
@@ -136,6 +137,9 @@ impl Guests {
         std::fs::remove_file(&live).at(live)?;
         for socket in ["qmp.sock", "agent.sock"] {
             let _ = std::fs::remove_file(work.join(socket));
+        }
+        if *spec == NESTED {
+            inner::unpack_truth(&work)?;
         }
         // QEMU writes dumps for their owner alone.
         let core = work.join("core.elf");
@@ -214,6 +218,14 @@ impl CapturedGuest {
         self.folder.join("core.elf")
     }
 
+    /// The machine in this guest's process `vmm`; only the guest `nested` has one.
+    ///
+    /// # Errors
+    /// There is none, or what is known about it is not what the guest writes.
+    pub fn inner(&self) -> Result<Inner> {
+        Inner::load(&self.folder)
+    }
+
     /// One of the texts: `registers.txt`, `tlb.txt`, `mtree.txt`, `gva2gpa.txt`.
     ///
     /// # Errors
@@ -252,7 +264,7 @@ fn remove_leftovers(live: &Path) {
 fn key(spec: &Spec) -> String {
     // FNV-1a, 64 bits: stable across compilers.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for (name, text) in program::SOURCES.iter().chain(RECIPE) {
+    for (name, text) in program::sources(spec).chain(RECIPE) {
         for byte in name.bytes().chain(text.bytes()) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         }

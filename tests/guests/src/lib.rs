@@ -11,6 +11,7 @@
 //! | `gva2gpa.txt` | QEMU's answers for a sample of addresses under vCPU 0's CR3, `va pa` or `va unmapped` |
 //! | `meta.json` | [`Meta`] |
 //! | `truth/` | what the guest said about itself, under its own paths; [`Truth`] parses it |
+//! | `inner/` | of the guest `nested`: what the machine inside of it said about itself, see [`Inner`] |
 //!
 //! Must not know: anything of the library under test. This crate is the independent source of expected values.
 
@@ -20,6 +21,7 @@ mod demo;
 mod error;
 mod guests;
 mod initramfs;
+mod inner;
 mod machine;
 mod meta;
 mod modules;
@@ -34,8 +36,9 @@ mod truth;
 pub use demo::{DemoTruth, demo};
 pub use error::{Error, Result};
 pub use guests::{CapturedGuest, Guests};
+pub use inner::Inner;
 pub use machine::RunningGuest;
 pub use meta::Meta;
 pub use program::known_text;
-pub use spec::{Arch, DEMO, MATRIX, Machine, Paging, Spec};
+pub use spec::{Arch, DEMO, MATRIX, Machine, NESTED, Paging, Spec, all};
 pub use truth::{IoRange, LogRecord, Mapping, Module, Page, Process, Symbol, Thread, Truth};

@@ -8,13 +8,17 @@
 use std::process::Command;
 
 use crate::program::Boot;
-use crate::spec::{DEMO, Machine, Spec};
+use crate::spec::{DEMO, Machine, NESTED, Spec};
 
 /// The command that starts a guest in the folder it is run in.
 pub(crate) fn command_line(spec: &Spec, boot: &Boot) -> Command {
     let memory = spec.memory_mib;
     // Emulation gives the same machine everywhere; a host with a working /dev/kvm may ask for it.
-    let accel = std::env::var("MEMFLOW_GUESTS_ACCEL").unwrap_or_else(|_| "tcg".into());
+    let accel = match std::env::var("MEMFLOW_GUESTS_ACCEL") {
+        // The emulated CPU can run an inner machine (AMD's SVM); the host's own may not hand that on.
+        Ok(accel) if *spec != NESTED => accel,
+        _ => "tcg".into(),
+    };
     // The shell holds our end of a pipe: QEMU is killed when this process ends, however it ends.
     let mut qemu = Command::new("sh");
     qemu.args([
