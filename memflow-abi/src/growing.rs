@@ -94,6 +94,8 @@ pub struct Field {
     pub offset: usize,
     /// Its size in bytes.
     pub size: usize,
+    /// Its type as the source has it, for the comparison with the C header.
+    pub rust_type: &'static str,
 }
 
 /// A structure, for the record of the layout.
@@ -162,8 +164,14 @@ macro_rules! growing {
                 align: align_of::<Self>(),
                 grows: true,
                 fields: &[
-                    $crate::growing::field::<$crate::Header>("header", core::mem::offset_of!(Self, header)),
-                    $( $crate::growing::field::<$type>(stringify!($field), core::mem::offset_of!(Self, $field)), )*
+                    $crate::growing::field::<$crate::Header>("header", core::mem::offset_of!(Self, header), "Header"),
+                    $(
+                        $crate::growing::field::<$type>(
+                            stringify!($field),
+                            core::mem::offset_of!(Self, $field),
+                            stringify!($type),
+                        ),
+                    )*
                 ],
             };
         }
@@ -199,7 +207,13 @@ macro_rules! fixed {
                 align: align_of::<Self>(),
                 grows: false,
                 fields: &[
-                    $( $crate::growing::field::<$type>(stringify!($field), core::mem::offset_of!(Self, $field)), )*
+                    $(
+                        $crate::growing::field::<$type>(
+                            stringify!($field),
+                            core::mem::offset_of!(Self, $field),
+                            stringify!($type),
+                        ),
+                    )*
                 ],
             };
         }
@@ -230,8 +244,8 @@ macro_rules! numbers {
 
 pub(crate) use {fixed, growing, numbers};
 
-pub(crate) const fn field<T>(name: &'static str, offset: usize) -> Field {
-    Field { name, offset, size: size_of::<T>() }
+pub(crate) const fn field<T>(name: &'static str, offset: usize, rust_type: &'static str) -> Field {
+    Field { name, offset, size: size_of::<T>(), rust_type }
 }
 
 /// Every growing structure, as one: never made, only its layout is compared. The fixed ones are found through their fields.
@@ -364,9 +378,9 @@ impl Header {
         align: align_of::<Self>(),
         grows: false,
         fields: &[
-            field::<u32>("size", core::mem::offset_of!(Self, size)),
-            field::<u16>("major", core::mem::offset_of!(Self, major)),
-            field::<u16>("minor", core::mem::offset_of!(Self, minor)),
+            field::<u32>("size", core::mem::offset_of!(Self, size), "u32"),
+            field::<u16>("major", core::mem::offset_of!(Self, major), "u16"),
+            field::<u16>("minor", core::mem::offset_of!(Self, minor), "u16"),
         ],
     };
 }
