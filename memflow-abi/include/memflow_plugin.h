@@ -16,7 +16,7 @@
  *            MEMFLOW_FIELD("entry", "my_entry")
  *            MEMFLOW_FIELD("description", "one line for people");
  *
- * 2. An entry: an exported constant with the functions that memflow calls. It refers to the descriptor, and so keeps the linker from
+ * 2. An entry: an exported constant with the functions that memflow calls. It refers to the descriptor, and so keeps any linker from
  *    throwing that away.
  *
  *        MEMFLOW_EXPORT const memflow_PluginEntry my_entry = {
@@ -199,6 +199,16 @@
 #define MEMFLOW_PLUGIN_BEGIN                                                                                                           \
     MEMFLOW_FIELD("memflow_plugin", "1") MEMFLOW_FIELD("abi", MEMFLOW_ABI_TEXT) MEMFLOW_FIELD("target", MEMFLOW_TARGET)
 
+/* Keeps linkers that drop what nothing refers to (`--gc-sections`) from doing so; `used` is for the compiler alone. */
+#if defined(__has_attribute)
+#if __has_attribute(retain) && defined(__ELF__)
+#define MEMFLOW_RETAIN , retain
+#endif
+#endif
+#if !defined(MEMFLOW_RETAIN)
+#define MEMFLOW_RETAIN
+#endif
+
 /* Places what it stands before in the section that memflow looks for. */
 #if defined(_MSC_VER)
 #define MEMFLOW_SECTION __pragma(section(".memflow", read)) __declspec(allocate(".memflow"))
@@ -207,7 +217,7 @@
 #elif defined(__APPLE__)
 #define MEMFLOW_SECTION __attribute__((used, section("__DATA,__memflow")))
 #else
-#define MEMFLOW_SECTION __attribute__((used, section("memflow_plugin")))
+#define MEMFLOW_SECTION __attribute__((used MEMFLOW_RETAIN, section("memflow_plugin")))
 #endif
 
 /* Defines an array of char with a descriptor in it: follow it by `= … ;`. */

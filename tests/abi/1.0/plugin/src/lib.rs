@@ -20,7 +20,7 @@ use memflow_abi::{
 const DONE: u32 = 1;
 const NOT_IN_IMAGE: u32 = 4;
 const FROZEN: u32 = 2;
-const X86_64: u32 = 3;
+const X86_64: u32 = 2;
 const NOT_FOUND: u32 = 10;
 const INFO: u32 = 3;
 
