@@ -125,9 +125,9 @@ impl Tokens<'_> {
     }
 
     fn function(&mut self) -> Type {
-        for word in ["unsafe", "extern", "\"", "C", "\"", "fn", "("] {
-            self.expect(word);
-        }
+        let before: Vec<String> = self.by_ref().take_while(|word| word != "fn").collect();
+        assert!(before.ends_with(&["extern", "\"", "C", "\""].map(str::to_owned)), "a function that is {before:?}");
+        self.expect("(");
         let mut arguments = Vec::new();
         while !self.take(')') {
             // The name of the argument.
@@ -273,10 +273,10 @@ fn any_other_type_in_any_place_is_found() {
 
 #[test]
 fn source_text_becomes_the_type_in_c() {
-    let function = "Option<unsafe extern \"C\" fn(context: *mut c_void,\n    record: *const Header,) -> i32,>";
+    let function = "Option<extern \"C\" fn(context: *mut c_void,\n    record: *const Header,) -> i32,>";
     assert_eq!(Type::parse(function).in_c(), "int32_t (*)(void *, memflow_Header const *)");
     assert_eq!(Type::parse(function).named("f"), "typedef int32_t (*f)(void *, memflow_Header const *);");
-    assert_eq!(Type::parse("Option<unsafe extern \"C\" fn()>").in_c(), "void (*)(void)");
+    assert_eq!(Type::parse("Option<extern \"C\" fn()>").in_c(), "void (*)(void)");
     assert_eq!(Type::parse("Grows<Failure>").named("g"), "typedef memflow_Failure const * g;");
     assert_eq!(Type::parse("*const *mut usize").in_c(), "size_t * const *");
 }

@@ -40,15 +40,18 @@ pub fn run(command: &mut Command) -> String {
     printed
 }
 
-/// Compiles a program of `c/` against the header in `include`.
+/// Compiles a program of `c/` against the header in `include`. Several processes may do so at once: each has its own output until it is
+/// whole.
 pub fn compile(include: &Path, source: &str, output: &Path, options: &[&str]) {
+    let unfinished = output.with_extension(std::process::id().to_string());
     run(Command::new("cc")
         .args(["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror", "-pedantic"])
         .arg("-I")
         .args([include, &path("c").join(source)])
         .arg("-o")
-        .arg(output)
+        .arg(&unfinished)
         .args(options));
+    fs::rename(unfinished, output).unwrap();
 }
 
 /// The connector in C, built as a plugin against the header in `include`.
@@ -80,9 +83,32 @@ pub fn tree() -> [PathBuf; 2] {
 
 /// The plugin in Rust of a frozen version. Its dependencies are its own, as they were: the first build takes a while.
 pub fn rust_plugin(frozen: &Path) -> PathBuf {
+    build_rust_plugin(frozen, &frozen.join("plugin"), "older")
+}
+
+/// The same with other structures: in the crate that it is built against, `from` is replaced by `to`. `scratch` is a folder for that.
+pub fn altered_rust_plugin(frozen: &Path, scratch: &Path, from: &str, to: &str) -> PathBuf {
+    for (name, from, to) in [
+        ("memflow-abi/Cargo.toml", "", ""),
+        ("memflow-abi/src/lib.rs", from, to),
+        ("plugin/Cargo.toml", "memflow_older", "memflow_altered"),
+        ("plugin/Cargo.lock", "", ""),
+        ("plugin/build.rs", "", ""),
+        ("plugin/src/lib.rs", "", ""),
+    ] {
+        let text = fs::read_to_string(frozen.join(name)).unwrap();
+        assert!(text.contains(from), "{name} has no {from}");
+        let place = scratch.join(name);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::write(place, text.replace(from, to)).unwrap();
+    }
+    build_rust_plugin(frozen, &scratch.join("plugin"), "altered")
+}
+
+fn build_rust_plugin(frozen: &Path, package: &Path, name: &str) -> PathBuf {
     let target = profile_folder().with_file_name(format!("abi-{}", frozen.file_name().unwrap().display()));
-    cargo(&[], &frozen.join("plugin"), &target);
-    target.join("debug").join(library("older"))
+    cargo(&[], package, &target);
+    target.join("debug").join(library(name))
 }
 
 fn library(name: &str) -> String {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use log::{Level, LevelFilter, Log, Record};
-use memflow_abi_tests::{connector, current, frozen, rust_plugin};
+use memflow_abi_tests::{altered_rust_plugin, connector, current, frozen, rust_plugin};
 use memflow_core::{
     address::PhysAddr,
     error::{ErrorKind, Reason},
@@ -138,6 +138,20 @@ fn plugins_in_rust_of_every_earlier_version_work() {
     for (version, folder) in frozen() {
         works(&rust_plugin(&folder), "older_rust", &version);
     }
+}
+
+/// Sizes and names are the same, and yet it is not what the version had: only the layout that the plugin brings can tell.
+#[test]
+fn plugin_in_rust_with_other_structures_than_its_version_is_refused() {
+    let (version, folder) = frozen().swap_remove(0);
+    let scratch = output(&format!("altered-{version}"));
+    let library = altered_rust_plugin(&folder, &scratch, "ideal_batch: u64", "ideal_batch: i64");
+    let inventory = Inventory::builder().file(&library).build();
+    assert!(inventory.rejected().is_empty(), "{:?}", inventory.rejected());
+    let error = open(&inventory, "older_rust", "machine").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::File);
+    let expected = format!("was built with other structures than ABI {ABI} has, although it says ABI {version}: ");
+    assert!(error.to_string().contains(&expected), "{error}");
 }
 
 /// The same demands, of a plugin of today: what is asked of the past is not less than what is asked now.
