@@ -8,8 +8,8 @@
 //! # Rules
 //!
 //! * **Growing structures** start with a [`Header`]: their size in bytes and the version they were built for. A later minor version
-//!   appends fields behind the end, not in its padding, and changes nothing before them. Whoever reads one takes `size` bytes at most and treats what is missing as
-//!   zero: a null pointer, an absent function, "unknown". Pointers to them are written [`Grows<T>`].
+//!   appends fields behind the end, not in its padding, and changes nothing before them. Whoever reads one takes `size` bytes at most
+//!   and treats what is missing as zero: a null pointer, an absent function, "unknown". Pointers to them are written [`Grows<T>`].
 //! * **Fixed structures** ([`Text`], [`ReadOp`], …) lie in arrays or are passed by value; they change with the major version only.
 //! * **Versions**: the same major version fits, whatever the minor ones of the two sides. Earlier ones are frozen in `tests/abi`, and
 //!   tests compare this one with them; `docs/design.md` says what to do when something is appended.
