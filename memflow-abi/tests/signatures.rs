@@ -267,7 +267,10 @@ fn any_other_type_in_any_place_is_found() {
         .collect();
     for language in [c::C, c::CPP] {
         let unlimited = [language, &["-fmax-errors=0"]].concat();
-        assert_eq!(differing(&unlimited, &c::include(), "other-signatures", &program), expected, "{}", language[0]);
+        let found = differing(&unlimited, &c::include(), "other-signatures", &program);
+        let missed: Vec<_> = expected.iter().filter(|variant| !found.contains(variant)).collect();
+        assert!(missed.is_empty(), "{} takes other types in {missed:?}", language[0]);
+        assert_eq!(found.len(), expected.len(), "{}", language[0]);
     }
 }
 
