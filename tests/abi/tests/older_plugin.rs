@@ -10,7 +10,7 @@ use std::{
 };
 
 use log::{Level, LevelFilter, Log, Record};
-use memflow_abi_tests::{altered_rust_plugin, connector, current, frozen, rust_plugin};
+use memflow_abi_tests::{altered_rust_plugin, connector, current, frozen, rust_plugin, tree};
 use memflow_core::{
     address::PhysAddr,
     error::{ErrorKind, Reason},
@@ -152,6 +152,29 @@ fn plugin_in_rust_with_other_structures_than_its_version_is_refused() {
     assert_eq!(error.kind(), ErrorKind::File);
     let expected = format!("was built with other structures than ABI {ABI} has, although it says ABI {version}: ");
     assert!(error.to_string().contains(&expected), "{error}");
+}
+
+/// Layouts are compared with the host's, each plugin for itself: one of a version does not stand in the way of one of another.
+#[test]
+fn plugins_in_rust_of_several_versions_load_in_one_process() {
+    let image = output("beside-older.raw");
+    std::fs::write(&image, [7; 0x1000]).unwrap();
+    let [snapshot, _] = tree();
+    // The file is another one each time, so that it is loaded and compared anew.
+    let current = |number: usize| {
+        let copy = output(&format!("beside-older-{number}.so"));
+        std::fs::copy(&snapshot, &copy).unwrap();
+        let inventory = Inventory::builder().file(copy).build();
+        let opened = open(&inventory, "snapshot", &format!("\"{}\":layout=flat", image.display())).unwrap();
+        let mut byte = [0];
+        opened.connection.memory.read_batch(&mut [PhysRead::new(PhysAddr::new(0), &mut byte)]).unwrap();
+        assert_eq!(byte, [7]);
+    };
+    current(0);
+    for (number, (version, folder)) in frozen().into_iter().enumerate() {
+        works(&rust_plugin(&folder), "older_rust", &version);
+        current(number + 1);
+    }
 }
 
 /// The same demands, of a plugin of today: what is asked of the past is not less than what is asked now.
