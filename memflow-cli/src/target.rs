@@ -187,10 +187,15 @@ impl First {
         if args.partial {
             spec = spec.with_arg("partial", true);
         }
-        let (path, target) = (Some(args.target.clone()), args.target.to_str());
-        match target {
+        let path = Some(args.target.clone());
+        match args.target.to_str() {
             Some(target) => Ok(Self::of_file(name, spec.with_target(target), path, None)),
             None => {
+                let connector = names_connector(&args.target.to_string_lossy(), inventory) && !args.target.exists();
+                if args.as_connector || connector {
+                    let way_out = "a target string is UTF-8; name the file alone, as TARGET";
+                    return Err(Failure::Usage(format!("{name}: {way_out}")));
+                }
                 let file = NamedFile::open(&args.target).map_err(Failure::Target)?;
                 Ok(Self::of_file(name, spec.with_target(file.place()), path, Some(file)))
             }
@@ -221,12 +226,13 @@ fn names_connector(text: &str, inventory: &Inventory) -> bool {
     named && inventory.plugins().iter().any(known) || looks_named
 }
 
-/// The error of a link. Of a single target, which link it is need not be said, nor the connector for files, which nobody named.
+/// The error of a link. Of a single file, which link it is need not be said, nor the connector for files, which nobody named.
 fn explained(error: ChainError, first: &First, rest: &Rest) -> Error {
-    let error = if rest.inner.is_empty() {
+    let plain = rest.inner.is_empty() && (error.kind == PluginKind::Os || error.name == FILES);
+    let error = if plain {
         match *error.source {
-            Error::Context { what, source } if error.name == FILES && what == "connector snapshot" => *source,
-            error => error,
+            Error::Context { what, source } if what == "connector snapshot" => *source,
+            source => source,
         }
     } else {
         error.into()

@@ -5,7 +5,7 @@
 use memflow_core::{
     PhysicalMemory, Result,
     memory::RunMap,
-    plugin::{Connection, ConnectorRequest},
+    plugin::{Connection, ConnectorRequest, args::Args},
 };
 
 use crate::open::{Options, Target, open as open_target};
@@ -28,8 +28,10 @@ fn open(request: &ConnectorRequest<'_>) -> Result<Connection> {
     let memory = open_target(&**os, &target, &options)?;
     let info = memory.process().info();
     let format = format!("process {} ({}) of {} {}", info.name, info.pid, os.kernel().system, os.kernel().release);
-    let note =
-        given.is_none().then(|| format!("guest-physical memory is taken to be runs=\"{}\"", memory.metadata().runs));
+    let note = given.is_none().then(|| {
+        let runs = Args::new().with("runs", memory.metadata().runs.to_string());
+        format!("guest-physical memory is taken to be {runs}")
+    });
     let mut connection = Connection::from(memory).with_format(format);
     connection.notes.extend(note);
     Ok(connection)
