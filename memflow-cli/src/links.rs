@@ -18,8 +18,8 @@ use crate::failure::{Failure, Outcome};
 const DEFAULT_OS: &str = "linux";
 const CONNECTOR: &str = "connector";
 const OS: &str = "os";
-/// Says that TARGET is what a `-c` had; only [`target_first`] writes it.
-pub(crate) const AS_CONNECTOR: &str = "target-is-connector";
+/// Begins a TARGET that was a `-c`. No word of a command line holds it; only [`target_first`] writes it.
+pub(crate) const AS_CONNECTOR: &str = "\0";
 
 /// The options `-c` and `-o` as they were given.
 #[derive(Clone, Default, Debug)]
@@ -130,7 +130,9 @@ pub(crate) fn target_first(words: Vec<OsString>, mut cli: Command) -> Vec<OsStri
     match connector_at(&words, &cli) {
         None => words,
         Some(Found { at, len, before, value }) => {
-            let place = [before, Some(format!("--{AS_CONNECTOR}").into()), Some(value)].into_iter().flatten();
+            let mut target = OsString::from(AS_CONNECTOR);
+            target.push(value);
+            let place = before.into_iter().chain([target]);
             let (head, tail) = (words.get(..at).unwrap_or_default(), words.get(at + len..).unwrap_or_default());
             head.iter().cloned().chain(place).chain(tail.iter().cloned()).collect()
         }
@@ -248,21 +250,32 @@ mod tests {
 
     #[test]
     fn connector_ahead_of_everything_is_the_target() {
-        let mark = format!("--{AS_CONNECTOR}");
+        let mark = AS_CONNECTOR;
         for line in
             ["memflow ps -c a:b", "memflow ps --connector a:b", "memflow ps --connector=a:b", "memflow ps -ca:b"]
         {
-            assert_eq!(first(line), format!("memflow ps {mark} a:b"), "{line}");
+            assert_eq!(first(line), format!("memflow ps {mark}a:b"), "{line}");
         }
         assert_eq!(
             first("memflow -v maps --json -o linux -c a:b -c c:d 12"),
-            format!("memflow -v maps --json -o linux {mark} a:b -c c:d 12")
+            format!("memflow -v maps --json -o linux {mark}a:b -c c:d 12")
         );
-        assert_eq!(first("memflow ps -vtc a -l"), format!("memflow ps -vt {mark} a -l"));
-        assert_eq!(
-            first("memflow ps -n init --plugin x.so -c a"),
-            format!("memflow ps -n init --plugin x.so {mark} a")
-        );
+        assert_eq!(first("memflow ps -vtc a -l"), format!("memflow ps -vt {mark}a -l"));
+        assert_eq!(first("memflow ps -n init --plugin x.so -c a"), format!("memflow ps -n init --plugin x.so {mark}a"));
+    }
+
+    #[test]
+    fn examples_of_the_documentation_are_chains_of_four_links() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/target-strings.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let block = page.split("```chain\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        for line in block.lines() {
+            let words = target_first(words(line), Cli::command());
+            let matches = Cli::command().try_get_matches_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let links = LinkArgs::from_arg_matches(matches.subcommand_matches("ps").unwrap()).unwrap();
+            assert_eq!(links.rest().unwrap().inner.len(), 1, "{line}");
+        }
+        assert!(block.lines().count() >= 3);
     }
 
     #[test]

@@ -52,8 +52,6 @@ pub(crate) struct TargetArgs {
     partial: bool,
     #[command(flatten)]
     links: LinkArgs,
-    #[arg(long = AS_CONNECTOR, hide = true)]
-    as_connector: bool,
     #[command(flatten)]
     plugins: PluginArgs,
 }
@@ -169,10 +167,14 @@ impl Target {
 
 impl First {
     fn new(args: &TargetArgs, inventory: &Inventory) -> Outcome<Self> {
-        let name = args.target.display().to_string();
+        let lossy = args.target.to_string_lossy();
+        let (as_connector, name) = match lossy.strip_prefix(AS_CONNECTOR) {
+            Some(name) => (true, name.to_owned()),
+            None => (false, lossy.clone().into_owned()),
+        };
         let usage = |error: Error| Failure::Usage(error.to_string());
-        if let Some(text) = args.target.to_str().filter(|text| args.as_connector || names_connector(text, inventory)) {
-            let spec: ConnectorSpec = text.parse().map_err(usage)?;
+        if let Some(text) = args.target.to_str().filter(|text| as_connector || names_connector(text, inventory)) {
+            let spec: ConnectorSpec = text.strip_prefix(AS_CONNECTOR).unwrap_or(text).parse().map_err(usage)?;
             if args.layout != MemoryLayout::Auto || args.partial {
                 let problem = "--layout and --partial are for files; a connector takes its arguments behind the target";
                 return Err(Failure::Usage(problem.to_owned()));
@@ -191,8 +193,8 @@ impl First {
         match args.target.to_str() {
             Some(target) => Ok(Self::of_file(name, spec.with_target(target), path, None)),
             None => {
-                let connector = names_connector(&args.target.to_string_lossy(), inventory) && !args.target.exists();
-                if args.as_connector || connector {
+                let connector = names_connector(&name, inventory) && !args.target.exists();
+                if as_connector || connector {
                     let way_out = "a target string is UTF-8; name the file alone, as TARGET";
                     return Err(Failure::Usage(format!("{name}: {way_out}")));
                 }

@@ -19,6 +19,8 @@ use crate::{
     },
 };
 
+/// Who is told how far it is.
+type Progress = dyn Fn(&str, u64, u64) -> ControlFlow<()> + Send + Sync;
 /// Bytes of a target that is no place.
 type Content = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
@@ -50,7 +52,7 @@ type Content = Arc<dyn AsRef<[u8]> + Send + Sync>;
 #[derive(Clone)]
 pub struct Chain {
     inventory: Inventory,
-    progress: Arc<dyn Fn(&str, u64, u64) -> ControlFlow<()> + Send + Sync>,
+    progress: Arc<Progress>,
 }
 
 /// A chain that ends with a connector.
