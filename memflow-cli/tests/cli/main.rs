@@ -3,9 +3,11 @@
 //! Must not know: anything of the library; what is expected comes from the demo guest's own /proc and from files made here.
 
 mod bad_input;
+mod chains;
 mod demo;
 mod dump;
 mod help;
+mod names;
 mod plugins;
 mod readme;
 mod util;
