@@ -50,7 +50,7 @@ fn targets() -> Result<Vec<TargetInfo>> {
 
 /// A system of one process that misbehaves on demand.
 #[memflow_derive::os_layer(
-    name = "faulty",
+    name = "faulty-os",
     type = FaultyOs,
     args(
         fault: choice(none | panic | payload | bomb | error | fewer | contradiction) = "none" => "what happens",

@@ -19,8 +19,13 @@ use memflow_core::{
     plugin::{ConnectOptions, Inventory, descriptor::PluginKind},
 };
 
-/// What every error about a defect begins with.
-const WHO: &str = "plugin faulty 0.1.0";
+/// What errors about defects begin with: the plugin that has the function.
+fn who(structure: &str, function: &str) -> &'static str {
+    match (structure, function) {
+        ("MemoryTable", _) | (_, "open_connector" | "targets") => "plugin faulty 0.1.0",
+        _ => "plugin faulty-os 0.1.0",
+    }
+}
 
 fn inventory() -> &'static Inventory {
     static INVENTORY: OnceLock<Inventory> = OnceLock::new();
@@ -33,7 +38,7 @@ fn memory(args: &str) -> Result<Arc<dyn PhysicalMemory>> {
 }
 
 fn os(args: &str) -> Result<Arc<dyn Os>> {
-    inventory().open_os(&format!("faulty:{args}").parse()?, memory("fault=none")?, &|_, _, _| {
+    inventory().open_os(&format!("faulty-os:{args}").parse()?, memory("fault=none")?, &|_, _, _| {
         std::ops::ControlFlow::Continue(())
     })
 }
@@ -236,7 +241,10 @@ fn panic_in_any_function_is_an_error_that_says_whose_and_hurts_nobody_else() {
                     let why = if fault == "panic" { "as asked, in " } else { "it did not say why" };
                     let text = error.to_string();
                     assert!(
-                        text.starts_with(&format!("{WHO}: the code of the plugin panicked: {why}")),
+                        text.starts_with(&format!(
+                            "{}: the code of the plugin panicked: {why}",
+                            who(structure, function)
+                        )),
                         "{what}: {text}"
                     );
                     assert_eq!(error.kind(), ErrorKind::Panic, "{what}");
@@ -283,10 +291,12 @@ fn error_of_every_kind_comes_out_of_every_function_that_can_fail() {
                 (Way::Fallible, Err(error)) => {
                     assert_eq!(error.kind(), kind, "{what}: {error}");
                     let whose = kind == ErrorKind::Contract;
-                    assert_eq!(error.to_string().starts_with(WHO), whose, "{what}: {error}");
+                    assert_eq!(error.to_string().starts_with(who(structure, function)), whose, "{what}: {error}");
                 }
                 // The error of a batch is in its operations; these say nothing, or that all went well.
-                (Way::Batch, Err(Error::Unanswered { who, .. })) => assert_eq!(who, WHO, "{what}"),
+                (Way::Batch, Err(Error::Unanswered { who: found, .. })) => {
+                    assert_eq!(found, who(structure, function), "{what}");
+                }
                 // The plugin has no place for an error there either.
                 (Way::Batch, Ok(())) if *function == "resolve" => {}
                 (Way::NoCode | Way::Absorbed | Way::AskedAtOpen, Ok(())) => {}
@@ -307,7 +317,9 @@ fn batch_that_is_not_all_answered_is_never_taken_for_done() {
         let at = place(structure, function);
         for (fault, expected) in [("fewer", 1), ("contradiction", 0)] {
             match call(&format!("fault={fault},at={at}")) {
-                Err(Error::Unanswered { who, index }) => assert_eq!((who.as_str(), index), (WHO, expected), "{at}"),
+                Err(Error::Unanswered { who: found, index }) => {
+                    assert_eq!((found.as_str(), index), (who(structure, function), expected), "{at}");
+                }
                 result => panic!("{fault} in {at}: {result:?}"),
             }
         }

@@ -184,7 +184,14 @@ impl Os for Foreign {
             unsafe { function(self.handle.context(), address.as_u64(), distance.as_ptr(), sink, failure) }
         };
         let symbol = collect(&self.who, call)?.into_complete()?.into_iter().next();
-        Ok(symbol.map(|symbol| (symbol, distance.load(Ordering::Relaxed))))
+        let distance = distance.load(Ordering::Relaxed);
+        match symbol {
+            Some(symbol) if symbol.address.as_u64().checked_add(distance) != Some(address.as_u64()) => Err(broken(
+                &self.who,
+                format_args!("symbol at {}, said to be {distance:#x} bytes before {address}", symbol.address),
+            )),
+            symbol => Ok(symbol.map(|symbol| (symbol, distance))),
+        }
     }
 
     fn kernel_log(&self) -> Result<Listing<LogRecord>> {
