@@ -14,14 +14,14 @@ MEMFLOW_DESCRIPTOR(hostile_descriptor) =
     MEMFLOW_FIELD("version", "0.1.0")
     MEMFLOW_FIELD("entry", "hostile_entry")
     MEMFLOW_FIELD("description", "breaks the rules")
-    MEMFLOW_FIELD("arg", "how:text:")
+    MEMFLOW_FIELD("arg", "how:text::what to do")
     MEMFLOW_PLUGIN_BEGIN
     MEMFLOW_FIELD("kind", "os")
     MEMFLOW_FIELD("name", "hostile-os")
     MEMFLOW_FIELD("version", "0.1.0")
     MEMFLOW_FIELD("entry", "hostile_os_entry")
     MEMFLOW_FIELD("description", "breaks the rules")
-    MEMFLOW_FIELD("arg", "how:text:");
+    MEMFLOW_FIELD("arg", "how:text::what to do");
 
 /* What was asked for last; tests of one kind do not run at the same time. */
 static char how[64];

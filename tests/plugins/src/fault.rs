@@ -63,6 +63,11 @@ impl Fault {
         Ok(Self { at: args.text("at")?.unwrap_or_default().to_owned(), what })
     }
 
+    /// True when this is the place, whatever happens there.
+    pub(crate) fn is_at(&self, at: &str) -> bool {
+        self.at == at
+    }
+
     /// Misbehaves, if this is the place.
     pub(crate) fn trip(&self, at: &str) -> Result<()> {
         if self.at != at {

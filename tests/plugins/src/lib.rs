@@ -16,7 +16,7 @@ use memflow_core::{
 
 use crate::{fault::Fault, machine::Machine, system::System};
 
-/// What listing targets does: it takes no arguments, so the last target that was opened says.
+/// What listing targets does: it takes no arguments, so the last target that was opened for that says.
 static TARGETS: Mutex<Option<Fault>> = Mutex::new(None);
 
 /// A machine of 64 KiB that misbehaves on demand.
@@ -33,7 +33,9 @@ static TARGETS: Mutex<Option<Fault>> = Mutex::new(None);
 )]
 fn open(request: &ConnectorRequest<'_>) -> Result<Connection> {
     let fault = Fault::new(request.args)?;
-    if let Ok(mut targets) = TARGETS.lock() {
+    if fault.is_at("targets")
+        && let Ok(mut targets) = TARGETS.lock()
+    {
         *targets = Some(fault.clone());
     }
     fault.trip("open_connector")?;

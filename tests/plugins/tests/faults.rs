@@ -7,7 +7,7 @@ mod common;
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use memflow_abi::STRUCTURES;
@@ -47,10 +47,15 @@ fn process(args: &str) -> Result<Box<dyn Process>> {
     os(args)?.open_pid(7)
 }
 
+/// What is opened last says what listing targets does.
 fn targets(args: &str) -> Result<()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     memory(args)?;
     let plugin = inventory().find(PluginKind::Connector, "faulty", None)?;
-    assert_eq!(plugin.targets()?.unwrap().len(), 1);
+    let listed = plugin.targets();
+    memory("fault=none,at=targets")?;
+    assert_eq!(listed?.unwrap().len(), 1);
     Ok(())
 }
 

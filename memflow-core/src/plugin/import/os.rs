@@ -183,7 +183,7 @@ impl Os for Foreign {
             // SAFETY: a function of the handle's table with its context; the distance is the callee's to fill in.
             unsafe { function(self.handle.context(), address.as_u64(), distance.as_ptr(), sink, failure) }
         };
-        let symbol = collect(&self.who, call)?.into_complete()?.into_iter().next();
+        let symbol: Option<SymbolInfo> = collect(&self.who, call)?.into_complete()?.into_iter().next();
         let distance = distance.load(Ordering::Relaxed);
         match symbol {
             Some(symbol) if symbol.address.as_u64().checked_add(distance) != Some(address.as_u64()) => Err(broken(
