@@ -94,7 +94,7 @@ fn tables_and_records_that_cannot_be_are_refused() {
     ] {
         refused(how, memory(how), why);
     }
-    memory("").unwrap().read_into(PhysAddr::new(5), &mut [0; 9]).unwrap();
+    memory("well").unwrap().read_into(PhysAddr::new(5), &mut [0; 9]).unwrap();
     memory("map").unwrap().read_into(PhysAddr::new(5), &mut [0; 9]).unwrap();
 }
 
@@ -170,7 +170,7 @@ fn lists_have_an_end_and_records_a_size() {
     refused("targets_endless", targets("targets_endless"), "a list goes on past 4194304 entries");
     let text = targets("targets_text").unwrap();
     assert!(text.len() == 1 && text[0].name.starts_with("(a text of 4611686018427387904 bytes"));
-    let modules = os("").unwrap().modules().unwrap();
+    let modules = os("well").unwrap().modules().unwrap();
     refused("modules", modules.into_complete(), "the users of a module: 9223372036854775808 at address");
 }
 
@@ -198,7 +198,7 @@ fn systems_and_processes_that_cannot_be_are_refused() {
         let os = os(how).unwrap();
         refused(how, os.open(&ProcessInfo::new(VirtAddr::new(0), 7, "x")), why);
     }
-    let os = os("").unwrap();
+    let os = os("well").unwrap();
     refused("threads", os.open_pid(7).unwrap().threads(), "function `threads` is missing");
     refused("symbol_at", os.symbol_at(VirtAddr::new(0x5000)), "said to be 0x3 bytes before");
     // A view that answers nothing.
@@ -210,7 +210,7 @@ fn systems_and_processes_that_cannot_be_are_refused() {
 #[test]
 fn answers_that_mean_nothing_map_nothing() {
     let _turn = turn();
-    for how in ["", "answer_page"] {
+    for how in ["well", "answer_page"] {
         let os = os(how).unwrap();
         let mut bytes = [0; 8];
         let error = os.kernel_view().read_batch(&mut [ViewRead::new(VirtAddr::new(0x10), &mut bytes)]).unwrap_err();
