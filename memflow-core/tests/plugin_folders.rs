@@ -225,7 +225,6 @@ fn large_plugin_costs_what_is_looked_at() {
     let inventory = search(folder.path());
     let (read, took) = (bytes_read() - before, started.elapsed());
     assert_eq!(names(&inventory), ["one", "two"], "{:?}", inventory.rejected());
-    println!("200 MiB: {read} bytes read in {took:?}");
     // With what it takes to ask for the number.
     assert!(read < 64 << 10, "{read}");
     assert!(took < Duration::from_millis(100), "{took:?}");
@@ -275,9 +274,9 @@ fn ten_thousand_files_of_garbage_hide_no_good_one() {
     let (before, started) = (bytes_read(), Instant::now());
     let inventory = search(folder.path());
     let (read, took) = (bytes_read() - before, started.elapsed());
-    println!("{FILES} files: {read} bytes read in {took:?}");
     assert_eq!(inventory.places()[0].state, PlaceState::Searched { files: FILES + 1 });
     assert_eq!((names(&inventory), inventory.rejected().len()), (vec!["one", "two"], FILES));
     assert!(inventory.rejected().iter().all(|rejected| (1..400).contains(&rejected.reason.len())));
     assert!(took < Duration::from_secs(20), "{took:?}");
+    assert!(read < 40 << 20, "{read}");
 }

@@ -26,9 +26,10 @@ fn loading_use_from_four_threads_and_dropping_are_clean_under_valgrind() {
     valgrind.args(["libmemflow_snapshot.so", "libmemflow_linux.so", "libmisbehaving.so"].map(|name| folder.join(name)));
     valgrind.arg(in_c);
     for (target, layer) in [
+        (format!("snapshot:{}", common::root().join("memflow-cli/demo/demo.elf.zst").display()), "linux"),
         (format!("snapshot:{image}:layout=flat"), "-"),
         (format!("craw:{image}:base=0x1000"), "-"),
-        (format!("craw:{image}:cache=64KiB"), "faulty-os"),
+        (format!("craw:{image}"), "faulty-os"),
         ("faulty".to_owned(), "faulty-os"),
         ("faulty::fault=panic,at=memory.read".to_owned(), "-"),
         ("faulty::fault=payload,at=memory.drop".to_owned(), "-"),

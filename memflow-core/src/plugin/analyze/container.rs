@@ -129,6 +129,11 @@ impl<'n> Wanted<'n> {
         Self { by_name, longest, answers: vec![Some(EntryProblem::NotExported); names.len()] }
     }
 
+    /// Bytes of a name that tell whether it is one of these.
+    pub(super) const fn enough(&self) -> usize {
+        self.longest.saturating_add(1)
+    }
+
     /// Takes note of an export. The first of a name counts.
     pub(super) fn export(&mut self, name: &[u8], problem: impl FnOnce() -> Option<EntryProblem>) {
         if name.len() > self.longest {

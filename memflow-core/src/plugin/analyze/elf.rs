@@ -135,8 +135,8 @@ impl<'a> Elf<'a> {
         Err(Rejection::NotSharedObject { found: found.into() })
     }
 
-    /// Hands each exported symbol and its name to `take`, until that returns true.
-    fn each_export(&self, mut take: impl FnMut(&[u8], &Sym) -> bool) -> Result<(), Rejection> {
+    /// Hands each exported symbol and its name, of that at most `most` bytes, to `take`, until that returns true.
+    fn each_export(&self, most: usize, mut take: impl FnMut(&[u8], &Sym) -> bool) -> Result<(), Rejection> {
         let Some(symbols) = &self.symbols else { return Ok(()) };
         let (table, names) = (symbols.table, &symbols.names);
         if table.count > MAX_SYMBOLS {
@@ -152,7 +152,7 @@ impl<'a> Elf<'a> {
             if !bound || !visible || symbol.st_shndx == SHN_UNDEF {
                 continue;
             }
-            let Some(name) = string(&self.reader, names, symbol.st_name, MAX_SYMBOL)? else { continue };
+            let Some(name) = string(&self.reader, names, symbol.st_name, most)? else { continue };
             if take(&name, &symbol) {
                 break;
             }
@@ -273,7 +273,7 @@ impl Container for Elf<'_> {
 
     fn entries(&self, names: &[&str]) -> Result<Vec<Option<EntryProblem>>, Rejection> {
         let mut wanted = Wanted::new(names);
-        self.each_export(|name, symbol| {
+        self.each_export(wanted.enough(), |name, symbol| {
             wanted.export(name, || self.entry_problem(symbol));
             false
         })?;
@@ -282,7 +282,7 @@ impl Container for Elf<'_> {
 
     fn export_beginning_with(&self, prefixes: &[&str]) -> Result<Option<String>, Rejection> {
         let mut found = None;
-        self.each_export(|name, _| {
+        self.each_export(MAX_SYMBOL, |name, _| {
             found = beginning_with(name, prefixes);
             found.is_some()
         })?;

@@ -137,8 +137,8 @@ impl<'a> Pe<'a> {
         }
     }
 
-    /// Hands each exported name and its address to `take`, until that returns true.
-    fn each_export(&self, mut take: impl FnMut(&[u8], u32) -> bool) -> Result<(), Rejection> {
+    /// Hands each exported name, of that at most `most` bytes, and its address to `take`, until that returns true.
+    fn each_export(&self, most: usize, mut take: impl FnMut(&[u8], u32) -> bool) -> Result<(), Rejection> {
         if self.exports.virtual_address == 0 {
             return Ok(());
         }
@@ -162,7 +162,7 @@ impl<'a> Pe<'a> {
             table("the addresses of exports", directory.export_address_table_rva, directory.address_table_entries, 4)?;
         for index in 0..names.count {
             let Some((_, offset)) = self.locate(reader.entry(names, index, LE)?) else { continue };
-            let Some(name) = reader.name("a name", offset, MAX_SYMBOL)? else { continue };
+            let Some(name) = reader.name("a name", offset, most)? else { continue };
             let ordinal: u16 = reader.entry(ordinals, index, LE)?;
             if u64::from(ordinal) >= addresses.count {
                 let expected = format!("less than {}", addresses.count);
@@ -235,7 +235,7 @@ impl Container for Pe<'_> {
 
     fn entries(&self, names: &[&str]) -> Result<Vec<Option<EntryProblem>>, Rejection> {
         let mut wanted = Wanted::new(names);
-        self.each_export(|name, address| {
+        self.each_export(wanted.enough(), |name, address| {
             wanted.export(name, || self.entry_problem(address));
             false
         })?;
@@ -244,7 +244,7 @@ impl Container for Pe<'_> {
 
     fn export_beginning_with(&self, prefixes: &[&str]) -> Result<Option<String>, Rejection> {
         let mut found = None;
-        self.each_export(|name, _| {
+        self.each_export(MAX_SYMBOL, |name, _| {
             found = beginning_with(name, prefixes);
             found.is_some()
         })?;

@@ -11,7 +11,7 @@
     clippy::panic
 )]
 
-use std::{cell::RefCell, collections::HashMap, fs::File, io};
+use std::{cell::RefCell, fs::File, io};
 
 /// Something that bytes can be read from.
 pub(super) trait Source {
@@ -32,36 +32,41 @@ impl Source for &[u8] {
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), String> {
         let part = usize::try_from(offset).ok().and_then(|offset| self.get(offset..)?.get(..buf.len()));
-        buf.copy_from_slice(part.ok_or("it is past the end")?);
+        buf.copy_from_slice(part.ok_or(PAST_THE_END)?);
         Ok(())
     }
 }
 
+/// What is said of bytes that are not there.
+const PAST_THE_END: &str = "it is past the end";
 /// Bytes that are read at once: headers and tables are asked for record by record.
 const BLOCK: u64 = 4096;
 /// Most blocks that are kept: 16 MiB, more than the symbol table and names of any plugin.
-const MAX_BLOCKS: usize = 4096;
+const MAX_BLOCKS: u64 = 4096;
 
 /// A file, read where it is asked for.
 #[derive(Debug)]
 pub(super) struct FileSource<'f> {
     file: &'f File,
     size: u64,
-    blocks: RefCell<HashMap<u64, Box<[u8]>>>,
+    /// Each block has one place, which it shares with those that lie a multiple of `MAX_BLOCKS` further on.
+    blocks: RefCell<Vec<Block>>,
+}
+
+/// Bytes of the file, and where they start; none yet where there are none.
+#[derive(Clone, Default, Debug)]
+struct Block {
+    start: u64,
+    bytes: Vec<u8>,
 }
 
 impl<'f> FileSource<'f> {
     /// The file as large as it is now.
     pub(super) fn new(file: &'f File) -> io::Result<Self> {
-        Ok(Self { file, size: file.metadata()?.len(), blocks: RefCell::default() })
-    }
-
-    /// The bytes of a block; the last of the file is shorter.
-    fn block(&self, start: u64) -> Result<Box<[u8]>, String> {
-        let len = self.size.saturating_sub(start).min(BLOCK);
-        let mut block = vec![0; usize::try_from(len).unwrap_or_default()];
-        self.fetch(start, &mut block)?;
-        Ok(block.into())
+        let size = file.metadata()?.len();
+        let places = size.div_ceil(BLOCK).min(MAX_BLOCKS);
+        let blocks = vec![Block::default(); usize::try_from(places).unwrap_or_default()];
+        Ok(Self { file, size, blocks: RefCell::new(blocks) })
     }
 
     fn fetch(&self, offset: u64, buf: &mut [u8]) -> Result<(), String> {
@@ -84,23 +89,24 @@ impl Source for FileSource<'_> {
         let (mut at, mut rest) = (offset, buf);
         let mut blocks = self.blocks.borrow_mut();
         while !rest.is_empty() {
-            let within = at.checked_rem(BLOCK).unwrap_or_default();
+            let (number, within) = (at / BLOCK, at % BLOCK);
             let start = at.saturating_sub(within);
-            if blocks.len() >= MAX_BLOCKS && !blocks.contains_key(&start) {
-                blocks.clear();
+            let place = usize::try_from(number % MAX_BLOCKS).ok().and_then(|place| blocks.get_mut(place));
+            let block = place.ok_or(PAST_THE_END)?;
+            if block.start != start || block.bytes.is_empty() {
+                // The last of the file is shorter.
+                let len = self.size.saturating_sub(start).min(BLOCK);
+                let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+                self.fetch(start, &mut bytes)?;
+                *block = Block { start, bytes };
             }
-            let block = match blocks.entry(start) {
-                std::collections::hash_map::Entry::Occupied(there) => there.into_mut(),
-                std::collections::hash_map::Entry::Vacant(place) => place.insert(self.block(start)?),
-            };
-            let found = usize::try_from(within).ok().and_then(|within| block.get(within..)).unwrap_or_default();
+            let found = usize::try_from(within).ok().and_then(|within| block.bytes.get(within..)).unwrap_or_default();
             let len = found.len().min(rest.len());
-            let (Some(part), Some((to, after))) =
-                (found.get(..len).filter(|part| !part.is_empty()), rest.split_at_mut_checked(len))
-            else {
-                return Err("it is past the end".to_owned());
-            };
-            to.copy_from_slice(part);
+            let Some((to, after)) = rest.split_at_mut_checked(len) else { return Err(PAST_THE_END.to_owned()) };
+            if len == 0 {
+                return Err(PAST_THE_END.to_owned());
+            }
+            to.copy_from_slice(found.get(..len).unwrap_or_default());
             at = at.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
             rest = after;
         }

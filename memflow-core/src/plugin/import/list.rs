@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Most records of a list, and most problems. A kernel with all its modules has some hundred thousand symbols.
-const MAX_RECORDS: usize = 1 << 22;
+const MAX_RECORDS: usize = 1 << 21;
 
 /// What has come so far. The sink's context is a pointer to this.
 struct Collector<R> {

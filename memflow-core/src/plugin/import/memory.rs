@@ -286,7 +286,7 @@ impl PhysicalMemory for Foreign {
 }
 
 /// Most populated runs; then all of the memory is looked at.
-const MAX_RUNS: usize = 1 << 24;
+const MAX_RUNS: usize = 1 << 21;
 
 /// Runs that have come so far.
 struct Found {

@@ -1,3 +1,6 @@
+//! Files and buffers as sources of bytes.
+#![allow(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::unwrap_used, reason = "tests")]
+
 use std::{fs, io::Write};
 
 use proptest::prelude::*;
@@ -49,12 +52,20 @@ fn file_that_shrinks_is_an_error_and_one_that_grows_stays_as_large_as_it_was() {
 }
 
 #[test]
-fn blocks_that_are_kept_are_bounded() {
-    let file = tempfile::tempfile().unwrap();
+fn blocks_that_are_kept_are_bounded_and_those_that_share_a_place_are_told_apart() {
+    let mut file = tempfile::tempfile().unwrap();
     file.set_len(64 << 20).unwrap();
+    file.write_all(b"first").unwrap();
     let source = FileSource::new(&file).unwrap();
+    for _ in 0..2 {
+        for block in [0, MAX_BLOCKS, 1, 2 * MAX_BLOCKS + 1] {
+            let mut bytes = [1; 5];
+            source.read(block * BLOCK, &mut bytes).unwrap();
+            assert_eq!(&bytes, if block == 0 { b"first" } else { &[0; 5] });
+        }
+    }
     for block in 0..10_000 {
         source.read(block * BLOCK, &mut [0]).unwrap();
-        assert!(source.blocks.borrow().len() <= MAX_BLOCKS);
     }
+    assert_eq!(source.blocks.borrow().len() as u64, MAX_BLOCKS);
 }
