@@ -335,6 +335,8 @@ struct memflow_Text {
 #define MEMFLOW_STATUS_READ_ONLY UINT32_C(7)
 /* The operating system refused: `os_error`. */
 #define MEMFLOW_STATUS_IO UINT32_C(8)
+/* The code that was called panicked. */
+#define MEMFLOW_STATUS_PANICKED UINT32_C(9)
 
 /* What stopped a page walk: values of `memflow_Outcome.cause`. */
 
@@ -693,6 +695,8 @@ struct memflow_MemoryTable {
 #define MEMFLOW_SOFT_FAULT_ANSWER_PAGE UINT32_C(1)
 /* A page in swap or in a file. */
 #define MEMFLOW_SOFT_FAULT_ANSWER_PAGED_OUT UINT32_C(2)
+/* Nobody knows: the code that answers panicked. */
+#define MEMFLOW_SOFT_FAULT_ANSWER_PANICKED UINT32_C(3)
 
 /* What page tables say of a page: bits of `memflow_SoftFault.flags`. */
 
