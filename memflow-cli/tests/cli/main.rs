@@ -6,6 +6,7 @@ mod bad_input;
 mod demo;
 mod dump;
 mod help;
+mod install;
 mod plugins;
 mod readme;
 mod util;
