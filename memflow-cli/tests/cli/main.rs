@@ -3,7 +3,9 @@
 //! Must not know: anything of the library; what is expected comes from the demo guest's own /proc and from files made here.
 
 mod bad_input;
+mod c_connector;
 mod demo;
+mod document;
 mod dump;
 mod help;
 mod install;
