@@ -97,7 +97,12 @@ fn cargo() -> Command {
 /// What a command writes to its standard output.
 fn output(command: &mut Command) -> Result<Vec<u8>, String> {
     let output = command.output().map_err(|error| format!("cargo: {error}"))?;
-    if output.status.success() { Ok(output.stdout) } else { Err(format!("{command:?}: {}", output.status)) }
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    // cargo has said why.
+    let line: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+    Err(format!("cargo {}: {}", line.join(" "), output.status))
 }
 
 fn metadata() -> Result<Value, String> {
@@ -165,8 +170,9 @@ fn artifacts(messages: &str) -> Result<Vec<PathBuf>, String> {
 }
 
 fn install(packages: &[Package], folder: &Path, release: bool) -> Result<(), String> {
-    let built = build(packages, release)?;
+    // What can be refused is, before anybody waits for a build.
     fs::create_dir_all(folder).map_err(|error| format!("{} cannot be created: {error}", folder.display()))?;
+    let built = build(packages, release)?;
     let mut installed = Vec::new();
     for (package, from) in packages.iter().zip(&built) {
         let to = folder.join(&package.file);

@@ -1,3 +1,5 @@
+//! Wrong arguments of a plugin.
+
 use memflow_core::{
     Result,
     plugin::{Connection, ConnectorRequest},

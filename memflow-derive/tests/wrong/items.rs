@@ -1,3 +1,5 @@
+//! Items that no plugin can be made of.
+
 use memflow_core::{
     Result,
     plugin::{Connection, ConnectorRequest, OsRequest},

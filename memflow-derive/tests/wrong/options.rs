@@ -1,3 +1,5 @@
+//! Wrong options of the attribute.
+
 use memflow_core::{
     Result,
     plugin::{Connection, ConnectorRequest},

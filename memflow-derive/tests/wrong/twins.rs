@@ -1,3 +1,5 @@
+//! Two plugins of one module that have no `type`.
+
 use memflow_core::{
     Result,
     plugin::{Connection, ConnectorRequest},

@@ -1,3 +1,5 @@
+//! Functions that take or return something else.
+
 use memflow_core::{
     Result,
     plugin::{Connection, ConnectorRequest, OsRequest},
