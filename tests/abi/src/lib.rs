@@ -86,23 +86,28 @@ pub fn rust_plugin(frozen: &Path) -> PathBuf {
     build_rust_plugin(frozen, &frozen.join("plugin"), "older")
 }
 
-/// The same with other structures: in the crate that it is built against, `from` is replaced by `to`. `scratch` is a folder for that.
-pub fn altered_rust_plugin(frozen: &Path, scratch: &Path, from: &str, to: &str) -> PathBuf {
-    for (name, from, to) in [
-        ("memflow-abi/Cargo.toml", "", ""),
-        ("memflow-abi/src/lib.rs", from, to),
-        ("plugin/Cargo.toml", "memflow_older", "memflow_altered"),
-        ("plugin/Cargo.lock", "", ""),
-        ("plugin/build.rs", "", ""),
-        ("plugin/src/lib.rs", "", ""),
+/// The same as library `name`, with other structures: in the crate that it is built against, the first of each pair is replaced by the
+/// second. `scratch` is a folder for that.
+pub fn altered_rust_plugin(frozen: &Path, scratch: &Path, name: &str, changes: &[(&str, &str)]) -> PathBuf {
+    let library = format!("memflow_{name}");
+    for (file, changes) in [
+        ("memflow-abi/Cargo.toml", &[][..]),
+        ("memflow-abi/src/lib.rs", changes),
+        ("plugin/Cargo.toml", &[("memflow_older", library.as_str())]),
+        ("plugin/Cargo.lock", &[]),
+        ("plugin/build.rs", &[]),
+        ("plugin/src/lib.rs", &[]),
     ] {
-        let text = fs::read_to_string(frozen.join(name)).unwrap();
-        assert!(text.contains(from), "{name} has no {from}");
-        let place = scratch.join(name);
+        let mut text = fs::read_to_string(frozen.join(file)).unwrap();
+        for (from, to) in changes {
+            assert!(text.contains(from), "{file} has no {from}");
+            text = text.replace(from, to);
+        }
+        let place = scratch.join(file);
         fs::create_dir_all(place.parent().unwrap()).unwrap();
-        fs::write(place, text.replace(from, to)).unwrap();
+        fs::write(place, text).unwrap();
     }
-    build_rust_plugin(frozen, &scratch.join("plugin"), "altered")
+    build_rust_plugin(frozen, &scratch.join("plugin"), name)
 }
 
 fn build_rust_plugin(frozen: &Path, package: &Path, name: &str) -> PathBuf {
