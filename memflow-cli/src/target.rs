@@ -228,13 +228,15 @@ fn names_connector(text: &str, inventory: &Inventory) -> bool {
     named && inventory.plugins().iter().any(known) || looks_named
 }
 
-/// The error of a link. Of a single file, which link it is need not be said, nor the connector for files, which nobody named.
+/// The error of a link. Of a single target, which link it is need not be said, nor the connector for files, which nobody named.
 fn explained(error: ChainError, first: &First, rest: &Rest) -> Error {
-    let plain = rest.inner.is_empty() && (error.kind == PluginKind::Os || error.name == FILES);
-    let error = if plain {
+    let error = if rest.inner.is_empty() {
+        let named = format!("{} {}", error.kind, error.name);
         match *error.source {
             Error::Context { what, source } if what == "connector snapshot" => *source,
-            source => source,
+            source @ Error::Context { .. } => source,
+            source if error.kind == PluginKind::Os || error.name == FILES => source,
+            source => source.context(named),
         }
     } else {
         error.into()

@@ -83,7 +83,7 @@ fn each_failure_names_its_link() {
     );
     assert_eq!(
         error("ps process:init", 3),
-        "link 1 (connector process): this connector at the start of a chain is not supported: it looks into an operating system; put the \
+        "connector process: this connector at the start of a chain is not supported: it looks into an operating system; put the \
          connector and the OS layer of that one before it"
     );
     assert!(error("ps demo -c snapshot:demo", 3).contains("put it first"));
