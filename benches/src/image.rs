@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use memflow_core::{PageSize, PhysicalMemory, VirtAddr, paging::AddressSpace, view::SpaceView};
+use memflow_core::{
+    PageSize, PhysAddr, PhysRange, PhysicalMemory, VirtAddr, memory::DirectMap, paging::AddressSpace, view::SpaceView,
+};
 
 /// Consecutive virtual memory, mapped throughout with pages of one size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +49,34 @@ impl Image {
     /// The address space as a view.
     pub fn view(&self) -> SpaceView {
         SpaceView::new(self.memory.clone(), self.space.clone())
+    }
+
+    /// True when its tables are larger than caches.
+    pub fn exceeds_caches(&self) -> bool {
+        self.working_set >= 1 << 20
+    }
+
+    /// The same tables in memory that is had in another way.
+    #[must_use]
+    pub fn with_memory(&self, memory: Arc<dyn PhysicalMemory>) -> Self {
+        Self { memory, ..self.clone() }
+    }
+
+    /// How many pages are mapped: a scan of the tables by slices, with nothing reported.
+    pub fn count_pages(&self) -> Option<u64> {
+        fn below(map: &DirectMap, table: u64, shift: u8) -> Option<u64> {
+            let bytes = map.slice(PhysRange::new(PhysAddr::new(table), 4096)?)?;
+            let mut pages = 0;
+            for entry in bytes.as_chunks().0 {
+                let entry = u64::from_le_bytes(*entry);
+                if entry & 1 != 0 {
+                    let is_page = shift == 12 || (shift <= 30 && entry & 1 << 7 != 0);
+                    pages += if is_page { 1 } else { below(map, entry & 0x000f_ffff_ffff_f000, shift - 9)? };
+                }
+            }
+            Some(pages)
+        }
+        below(self.memory.direct_map()?, self.space.root().as_u64(), self.space.architecture().levels.first()?.shift)
     }
 
     /// The longest consecutive virtual memory of the upper half, pages of any size.

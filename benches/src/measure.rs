@@ -19,6 +19,16 @@ impl std::fmt::Debug for Contender<'_> {
 }
 
 impl<'a> Contender<'a> {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Does it once.
+    pub fn run(&mut self) {
+        (self.run)();
+    }
+
     /// A way to do it; `run` does all of it once.
     pub fn new(name: impl Into<String>, run: impl FnMut() + 'a) -> Self {
         Self { name: name.into(), run: Box::new(run) }
@@ -30,12 +40,20 @@ impl<'a> Contender<'a> {
 pub struct Timing {
     /// Its name.
     pub name: String,
-    /// Nanoseconds per item, median over rounds.
-    pub ns: f64,
-    /// The fastest round.
-    pub best_ns: f64,
-    /// Its time divided by that of the first contender in the same round, median over rounds.
-    pub ratio: f64,
+    /// Nanoseconds per item of each round, in the order of the rounds; never empty.
+    rounds: Vec<f64>,
+}
+
+impl Timing {
+    /// Nanoseconds per item, median over the rounds.
+    pub fn ns(&self) -> f64 {
+        median(self.rounds.clone())
+    }
+
+    /// Its time divided by that of another contender in the same round, median over the rounds.
+    pub fn ratio_to(&self, other: &Self) -> f64 {
+        median(self.rounds.iter().zip(&other.rounds).map(|(own, other)| own / other).collect())
+    }
 }
 
 /// Time of a turn, about: long beside a timer's call, short beside a scheduler's.
@@ -70,13 +88,8 @@ pub fn compare(items: usize, budget: Duration, contenders: &mut [Contender<'_>])
             (0..repeats.len()).rev().for_each(&mut one)
         }
     }
-    let timing = |(index, contender): (usize, &Contender<'_>)| Timing {
-        name: contender.name.clone(),
-        ns: median(times[index].clone()),
-        best_ns: times[index].iter().copied().fold(f64::INFINITY, f64::min),
-        ratio: median(times[index].iter().zip(&times[0]).map(|(own, first)| own / first).collect()),
-    };
-    contenders.iter().enumerate().map(timing).collect()
+    let names = contenders.iter().map(|contender| contender.name.clone());
+    names.zip(times).map(|(name, rounds)| Timing { name, rounds }).collect()
 }
 
 fn turn(contender: &mut Contender<'_>, repeats: u32) -> Duration {
@@ -130,8 +143,8 @@ mod tests {
             ],
         );
         assert!(runs.iter().all(|runs| runs.get() >= 7));
-        assert_eq!(timings[0].ratio, 1.0);
-        assert!(timings[1].ratio > 3.0, "{timings:?}");
+        assert_eq!(timings[0].ratio_to(&timings[0]), 1.0);
+        assert!(timings[1].ratio_to(&timings[0]) > 3.0 && timings[1].ns() > timings[0].ns(), "{timings:?}");
         assert_eq!((&*timings[0].name, &*timings[1].name), ("short", "long"));
     }
 }

@@ -3,7 +3,7 @@
 //! Owns: which guest, and which of its address spaces. Must not know: how a guest is made.
 //! Keeps: a machine that is not there is not made here: the benchmark says what it used instead.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use memflow_core::{
     PhysRange, PhysicalMemory,
@@ -31,11 +31,13 @@ impl Image {
     /// # Errors
     /// The image cannot be opened, or no Linux is found in it.
     pub fn real(guest: &str) -> Result<Self> {
+        Self::open(&Self::real_path(guest))
+    }
+
+    /// The file that [`real`](Self::real) opens.
+    pub fn real_path(guest: &str) -> PathBuf {
         let captured = Guests::locate().and_then(|guests| guests.captured(guest));
-        match captured {
-            Ok(guest) => Self::open(&guest.ram()),
-            Err(_) => Self::demo(),
-        }
+        captured.map_or_else(|_| DEMO.into(), |guest| guest.ram())
     }
 
     /// The demo machine.

@@ -3,6 +3,7 @@
 //! One table: name, function, one line of help. CI calls tasks, never raw commands.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks on its streams")]
 
+mod bench;
 mod guests;
 mod test;
 mod tidy;
@@ -23,6 +24,11 @@ const TASKS: &[Task] = &[
     Task { name: "tidy", help: "rules of the project that no other tool checks", run: tidy::tidy },
     Task { name: "deny", help: "licences and advisories of the dependencies", run: test::deny },
     Task { name: "guests", help: "prepare real guests for tests; --list shows them", run: guests::guests },
+    Task {
+        name: "bench",
+        help: "speed: --compare beside bare walks and peers, --instructions counted",
+        run: bench::bench,
+    },
     Task { name: "demo", help: "make the committed demo snapshot anew", run: guests::demo },
 ];
 
