@@ -71,10 +71,7 @@ pub fn translate_batch<'a>(checked: &'a Checked<'_>, order: &str, batch: usize) 
         checked,
         batch,
         Checked::translate,
-        [
-            ("bare, 16 at a time", Checked::translate_together::<16>),
-            ("bare, 32 at a time", Checked::translate_together::<32>),
-        ],
+        [(16, Checked::translate_together::<16>), (32, Checked::translate_together::<32>)],
     );
     let references = contenders.len();
     let mut ops: Vec<_> = checked.addresses().iter().map(|address| TranslateOp::new(VirtAddr::new(*address))).collect();
@@ -97,11 +94,14 @@ fn bare<'a, 'i>(
     checked: &'a Checked<'i>,
     batch: usize,
     plain: BareWalk<'i>,
-    together: [(&'static str, BareWalk<'i>); 2],
+    together: [(usize, BareWalk<'i>); 2],
 ) -> Vec<Contender<'a>> {
     let count = checked.addresses().len();
-    let large = checked.image().exceeds_caches() && batch >= 16;
-    let walks = [("bare", plain)].into_iter().chain(together.into_iter().filter(|_| large));
+    let large = checked.image().exceeds_caches();
+    // No more at a time than there are in a batch.
+    let together = together.into_iter().filter(|(lanes, _)| large && *lanes <= batch);
+    let named = together.map(|(lanes, walk)| (format!("bare, {lanes} at a time"), walk));
+    let walks = [("bare".to_owned(), plain)].into_iter().chain(named);
     walks
         .map(|(name, walk)| {
             let mut out = vec![0; count];
@@ -120,7 +120,7 @@ pub fn read<'a>(checked: &'a Checked<'_>, order: &str, batch: usize) -> Case<'a>
         checked,
         batch.max(1),
         Checked::read,
-        [("bare, 16 at a time", Checked::read_together::<16>), ("bare, 32 at a time", Checked::read_together::<32>)],
+        [(16, Checked::read_together::<16>), (32, Checked::read_together::<32>)],
     );
     let references = contenders.len();
     let view = image.view();
@@ -179,7 +179,7 @@ impl Reads {
     }
 
     fn run(&mut self, batch: usize, mut read: impl FnMut(&mut [ViewRead<'static>]) -> bool) {
-        let good = self.ops.chunks_mut(batch).fold(true, |good, ops| read(ops) && good);
+        let good = self.ops.chunks_mut(batch).all(&mut read);
         assert!(good, "a mapped address could not be read");
         black_box(&mut self.ops);
     }
@@ -214,10 +214,10 @@ pub fn sequential<'a>(image: &'a Image) -> Result<Case<'a>> {
     ];
     #[cfg(feature = "peers")]
     let contenders = crate::peers::with(contenders, crate::peers::sequential(image, start.as_u64(), pages * PAGE));
-    let mib = pages * PAGE >> 20;
+    let mib = (pages * PAGE) >> 20;
     Ok(Case {
         name: format!("sequential/{}/{mib}MiB", image.name),
-        items: pages * PAGE >> 10,
+        items: (pages * PAGE) >> 10,
         contenders,
         references: 1,
     })

@@ -72,13 +72,12 @@ fn main() -> Result<()> {
     }
     let telling = |image: &Generated| options.all || (image.five_levels == image.mixed);
     for image in Generated::ALL.into_iter().filter(telling) {
-        let prefix = ["translate", "read8", "map"].map(|what| format!("{what}/{}", image.name()));
         // Making one takes seconds.
-        if prefix.iter().any(|prefix| overlaps(prefix, &options.filter)) {
+        if case_names(&image.name()).any(|name| name.contains(&options.filter)) {
             generated(&mut report, &image.build()?)?;
         }
     }
-    if overlaps("plugin/", &options.filter) {
+    if options.filter.is_empty() || "plugin/translate/ plugin/read8/".contains(&options.filter) {
         plugins(&mut report)?;
     }
     if report.rows.is_empty() {
@@ -94,9 +93,13 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// True when a name that starts with `prefix` may hold the text.
-fn overlaps(prefix: &str, filter: &str) -> bool {
-    filter.is_empty() || prefix.contains(filter) || filter.starts_with(prefix) || !filter.contains(['/', '-'])
+/// The names that cases of a generated image can have.
+fn case_names(image: &str) -> impl Iterator<Item = String> {
+    let sizes = || std::iter::once("single".to_owned()).chain(cases::BATCHES.map(|batch| batch.to_string()));
+    let orders =
+        move || Order::ALL.into_iter().flat_map(move |order| sizes().map(move |size| format!("{order}/{size}")));
+    let batched = ["translate", "read8"].into_iter().flat_map(move |what| orders().map(move |rest| (what, rest)));
+    batched.chain([("map", "pages".to_owned())]).map(move |(what, rest)| format!("{what}/{image}/{rest}"))
 }
 
 impl Report<'_> {
