@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 /// One way to do it.
 pub struct Contender<'a> {
     name: String,
+    /// What one run does, if it is not what the others do.
+    items: Option<usize>,
     run: Box<dyn FnMut() + 'a>,
 }
 
@@ -31,7 +33,13 @@ impl<'a> Contender<'a> {
 
     /// A way to do it; `run` does all of it once.
     pub fn new(name: impl Into<String>, run: impl FnMut() + 'a) -> Self {
-        Self { name: name.into(), run: Box::new(run) }
+        Self { name: name.into(), items: None, run: Box::new(run) }
+    }
+
+    /// The same for one that is so slow that a run does only some of the items.
+    #[must_use]
+    pub fn with_items(self, items: usize) -> Self {
+        Self { items: Some(items), ..self }
     }
 }
 
@@ -79,6 +87,7 @@ pub fn compare(items: usize, budget: Duration, contenders: &mut [Contender<'_>])
     for number in 0..rounds {
         let mut one = |index: usize| {
             let took = turn(&mut contenders[index], repeats[index]).as_secs_f64() * 1e9;
+            let items = contenders[index].items.unwrap_or(items);
             times[index].push(took / f64::from(repeats[index]) / items as f64);
         };
         // Whoever comes first finds the caches as the last left them: not always the same.

@@ -3,7 +3,10 @@
 //! Owns: how memflow 0.2.4 and memf-core are set up and called. Must not know: our walker.
 //! Keeps: each in the fastest form that its interface offers: memory in place, no cache that only costs, buffers set up before.
 
-use std::hint::black_box;
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
 use memf_core::vas::{TranslationMode, VirtualAddressSpace};
 use memf_format::{PhysicalMemoryProvider, PhysicalRange};
@@ -18,6 +21,8 @@ use memflow_core::{PhysRange, memory::DirectMap};
 
 use crate::{Checked, Image, measure::Contender};
 
+/// The longest that one run may take, unless one batch takes longer.
+const PATIENCE: Duration = Duration::from_millis(100);
 const MEMFLOW: &str = "memflow 0.2.4";
 const MEMF: &str = "memf-core 0.2.6";
 
@@ -95,6 +100,16 @@ fn memf(image: &Image) -> Option<VirtualAddressSpace<Bytes<'_>>> {
     Some(VirtualAddressSpace::new(Bytes { bytes, ranges }, image.space.root().as_u64(), mode))
 }
 
+/// How many of `count` items, in batches, can be done in a time that one waits for: with user and kernel addresses in one batch, memflow
+/// takes milliseconds for each pair.
+fn affordable(count: usize, batch: usize, run: &mut impl FnMut(usize)) -> usize {
+    let first = batch.min(count);
+    let started = Instant::now();
+    run(first);
+    let batches = PATIENCE.as_nanos() / started.elapsed().as_nanos().max(1);
+    count.min(first.saturating_mul(usize::try_from(batches).unwrap_or(usize::MAX).max(1)))
+}
+
 /// One address per call.
 pub(crate) fn translate_single<'a>(checked: &'a Checked<'_>) -> Vec<Contender<'a>> {
     let (image, count) = (checked.image(), checked.addresses().len());
@@ -124,9 +139,9 @@ pub(crate) fn translate_batch<'a>(checked: &'a Checked<'_>, batch: usize) -> Vec
     let image = checked.image();
     let memflow = dma(image).map(|mut dma| {
         let ranges: Vec<_> = checked.addresses().iter().map(|address| CTup2(Address::from(*address), 1)).collect();
-        Contender::new(MEMFLOW, move || {
+        let mut translate = move |upto: usize| {
             let mut sum = 0;
-            for ranges in ranges.chunks(batch) {
+            for ranges in ranges[..upto].chunks(batch) {
                 let found = &mut |found: VirtualTranslation| {
                     sum ^= found.out_physical.address().to_umem();
                     true
@@ -134,7 +149,9 @@ pub(crate) fn translate_batch<'a>(checked: &'a Checked<'_>, batch: usize) -> Vec
                 dma.virt_to_phys_list(ranges, found.into(), (&mut |_| true).into());
             }
             black_box(sum);
-        })
+        };
+        let count = affordable(checked.addresses().len(), batch, &mut translate);
+        Contender::new(MEMFLOW, move || translate(count)).with_items(count)
     });
     let memf = translate_single(checked).into_iter().filter(|contender| contender.name() == MEMF);
     memflow.into_iter().chain(memf).collect()
@@ -146,25 +163,23 @@ pub(crate) fn read<'a>(checked: &'a Checked<'_>, batch: usize, len: usize) -> Ve
     let total = checked.addresses().len() * len;
     let memflow = dma(image).map(|mut dma| {
         let mut out = vec![0; total];
-        Contender::new(MEMFLOW, move || {
-            if batch == 0 {
-                for (out, address) in out.chunks_mut(len).zip(checked.addresses()) {
-                    let _ = dma.read_raw_into(Address::from(*address), out);
+        let mut read = move |upto: usize| {
+            // Its operations are used up by a call, so they are made for each.
+            let step = batch.max(1);
+            let parts = out.chunks_mut(step * len).zip(checked.addresses()[..upto].chunks(step));
+            for (out, addresses) in parts {
+                if batch == 0 {
+                    let _ = dma.read_raw_into(Address::from(addresses[0]), out);
+                    continue;
                 }
-            } else {
-                // Its operations are used up by a call, so they are made for each.
-                let parts = out.chunks_mut(batch * len).zip(checked.addresses().chunks(batch));
-                for (out, addresses) in parts {
-                    let mut ops: Vec<_> = addresses
-                        .iter()
-                        .zip(out.chunks_mut(len))
-                        .map(|(address, out)| CTup2(Address::from(*address), out.into()))
-                        .collect();
-                    let _ = dma.read_raw_list(&mut ops);
-                }
+                let pairs = addresses.iter().zip(out.chunks_mut(len));
+                let mut ops: Vec<_> = pairs.map(|(address, out)| CTup2(Address::from(*address), out.into())).collect();
+                let _ = dma.read_raw_list(&mut ops);
             }
             black_box(&mut out);
-        })
+        };
+        let count = affordable(checked.addresses().len(), batch.max(1), &mut read);
+        Contender::new(MEMFLOW, move || read(count)).with_items(count)
     });
     let memf = memf(image).map(|space| {
         let mut out = vec![0; total];
