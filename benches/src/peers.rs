@@ -21,8 +21,8 @@ use memflow_core::{PhysRange, memory::DirectMap};
 
 use crate::{Checked, Image, measure::Contender};
 
-/// The longest that one run may take, unless one batch takes longer.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// The longest that one run may take.
+const PATIENCE: Duration = Duration::from_millis(250);
 const MEMFLOW: &str = "memflow 0.2.4";
 const MEMF: &str = "memf-core 0.2.6";
 
@@ -100,14 +100,16 @@ fn memf(image: &Image) -> Option<VirtualAddressSpace<Bytes<'_>>> {
     Some(VirtualAddressSpace::new(Bytes { bytes, ranges }, image.space.root().as_u64(), mode))
 }
 
-/// How many of `count` items, in batches, can be done in a time that one waits for: with user and kernel addresses in one batch, memflow
-/// takes milliseconds for each pair.
-fn affordable(count: usize, batch: usize, run: &mut impl FnMut(usize)) -> usize {
-    let first = batch.min(count);
+/// How many of `count` items, in batches, can be done in a time that one waits for; `None` when a single batch takes longer: with
+/// user and kernel addresses in one batch, memflow takes milliseconds for each pair.
+fn affordable(count: usize, batch: usize, run: &mut impl FnMut(usize)) -> Option<usize> {
+    let few = batch.min(16).min(count);
     let started = Instant::now();
-    run(first);
-    let batches = PATIENCE.as_nanos() / started.elapsed().as_nanos().max(1);
-    count.min(first.saturating_mul(usize::try_from(batches).unwrap_or(usize::MAX).max(1)))
+    run(few);
+    let each = started.elapsed().as_nanos().max(1) / few.max(1) as u128;
+    let batches = PATIENCE.as_nanos() / (each * batch as u128);
+    let batches = usize::try_from(batches).unwrap_or(usize::MAX);
+    (batches > 0).then(|| count.min(batch.saturating_mul(batches)))
 }
 
 /// One address per call.
@@ -137,7 +139,7 @@ pub(crate) fn translate_single<'a>(checked: &'a Checked<'_>) -> Vec<Contender<'a
 /// A batch per call; memf has no such call, so it translates one by one.
 pub(crate) fn translate_batch<'a>(checked: &'a Checked<'_>, batch: usize) -> Vec<Contender<'a>> {
     let image = checked.image();
-    let memflow = dma(image).map(|mut dma| {
+    let memflow = dma(image).and_then(|mut dma| {
         let ranges: Vec<_> = checked.addresses().iter().map(|address| CTup2(Address::from(*address), 1)).collect();
         let mut translate = move |upto: usize| {
             let mut sum = 0;
@@ -150,8 +152,8 @@ pub(crate) fn translate_batch<'a>(checked: &'a Checked<'_>, batch: usize) -> Vec
             }
             black_box(sum);
         };
-        let count = affordable(checked.addresses().len(), batch, &mut translate);
-        Contender::new(MEMFLOW, move || translate(count)).with_items(count)
+        let count = affordable(checked.addresses().len(), batch, &mut translate)?;
+        Some(Contender::new(MEMFLOW, move || translate(count)).with_items(count))
     });
     let memf = translate_single(checked).into_iter().filter(|contender| contender.name() == MEMF);
     memflow.into_iter().chain(memf).collect()
@@ -161,7 +163,7 @@ pub(crate) fn translate_batch<'a>(checked: &'a Checked<'_>, batch: usize) -> Vec
 pub(crate) fn read<'a>(checked: &'a Checked<'_>, batch: usize, len: usize) -> Vec<Contender<'a>> {
     let image = checked.image();
     let total = checked.addresses().len() * len;
-    let memflow = dma(image).map(|mut dma| {
+    let memflow = dma(image).and_then(|mut dma| {
         let mut out = vec![0; total];
         let mut read = move |upto: usize| {
             // Its operations are used up by a call, so they are made for each.
@@ -178,8 +180,8 @@ pub(crate) fn read<'a>(checked: &'a Checked<'_>, batch: usize, len: usize) -> Ve
             }
             black_box(&mut out);
         };
-        let count = affordable(checked.addresses().len(), batch.max(1), &mut read);
-        Contender::new(MEMFLOW, move || read(count)).with_items(count)
+        let count = affordable(checked.addresses().len(), batch.max(1), &mut read)?;
+        Some(Contender::new(MEMFLOW, move || read(count)).with_items(count))
     });
     let memf = memf(image).map(|space| {
         let mut out = vec![0; total];
