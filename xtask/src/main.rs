@@ -3,6 +3,7 @@
 //! One table: name, function, one line of help. CI calls tasks, never raw commands.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks on its streams")]
 
+mod bench;
 mod guests;
 mod plugins;
 mod test;
@@ -28,6 +29,11 @@ const TASKS: &[Task] = &[
         name: "plugins",
         help: "build the tree's plugins and install them for the user, or in --dir DIR; uninstall them",
         run: plugins::plugins,
+    },
+    Task {
+        name: "bench",
+        help: "speed: --compare beside bare walks and peers, --instructions counted",
+        run: bench::bench,
     },
     Task { name: "demo", help: "make the committed demo snapshot anew", run: guests::demo },
 ];

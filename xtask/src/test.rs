@@ -128,7 +128,7 @@ fn cargo(args: &[&str]) -> Result<(), String> {
     run(&mut command(args))
 }
 
-fn command(args: &[&str]) -> Command {
+pub(crate) fn command(args: &[&str]) -> Command {
     // Set by the cargo that runs this program.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -146,7 +146,7 @@ fn temporary_folder() -> PathBuf {
     }
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let status = command.status().map_err(|error| format!("cargo: {error}"))?;
     let line: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
     if status.success() { Ok(()) } else { Err(format!("cargo {}: {status}", line.join(" "))) }

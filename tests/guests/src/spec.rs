@@ -161,6 +161,9 @@ pub const DEMO: Spec = Spec {
     ..NEW
 };
 
+/// The guest of benchmarks: 512 MiB, as such images are usual.
+pub const BENCH: Spec = Spec { name: "bench", memory_mib: 512, ..NEW };
+
 /// A machine whose process `vmm` holds another machine's RAM: [`crate::Inner`].
 pub const NESTED: Spec = Spec { name: "nested", cpus: 1, hostname: "manor", ..NEW };
 
@@ -185,8 +188,12 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_nothing_turns_kaslr_off() {
-        for (i, spec) in all().chain([&INNER, &DEMO]).enumerate() {
-            assert!(all().chain([&INNER, &DEMO]).skip(i + 1).all(|other| other.name != spec.name), "{}", spec.name);
+        for (i, spec) in all().chain([&INNER, &DEMO, &BENCH]).enumerate() {
+            assert!(
+                all().chain([&INNER, &DEMO, &BENCH]).skip(i + 1).all(|other| other.name != spec.name),
+                "{}",
+                spec.name
+            );
             assert!(!spec.kernel_command_line().contains("nokaslr"));
         }
     }

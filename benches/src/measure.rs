@@ -1,0 +1,159 @@
+//! Several ways to do the same, timed in turns.
+//!
+//! Owns: rounds, medians, ratios. Must not know: what is timed.
+//! Keeps: within a round every contender runs once, right after the others, so that a busy machine slows all of them; a ratio is the
+//! median of the rounds' ratios, not the ratio of medians.
+
+use std::time::{Duration, Instant};
+
+/// One way to do it.
+pub struct Contender<'a> {
+    name: String,
+    /// What one run does, if it is not what the others do.
+    items: Option<usize>,
+    run: Box<dyn FnMut() + 'a>,
+}
+
+impl std::fmt::Debug for Contender<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Contender({})", self.name)
+    }
+}
+
+impl<'a> Contender<'a> {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Does it once.
+    pub fn run(&mut self) {
+        (self.run)();
+    }
+
+    /// A way to do it; `run` does all of it once.
+    pub fn new(name: impl Into<String>, run: impl FnMut() + 'a) -> Self {
+        Self { name: name.into(), items: None, run: Box::new(run) }
+    }
+
+    /// The same for one that is so slow that a run does only some of the items.
+    #[must_use]
+    pub fn with_items(self, items: usize) -> Self {
+        Self { items: Some(items), ..self }
+    }
+}
+
+/// How a contender did.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Timing {
+    /// Its name.
+    pub name: String,
+    /// Nanoseconds per item of each round, in the order of the rounds; never empty.
+    rounds: Vec<f64>,
+}
+
+impl Timing {
+    /// Nanoseconds per item, median over the rounds.
+    pub fn ns(&self) -> f64 {
+        median(self.rounds.clone())
+    }
+
+    /// Its time divided by that of another contender in the same round, median over the rounds.
+    pub fn ratio_to(&self, other: &Self) -> f64 {
+        median(self.rounds.iter().zip(&other.rounds).map(|(own, other)| own / other).collect())
+    }
+}
+
+/// Time of a turn, about: long beside a timer's call, short beside a scheduler's.
+const TURN: Duration = Duration::from_millis(1);
+/// Rounds at least and at most.
+const ROUNDS: std::ops::RangeInclusive<usize> = 5..=201;
+
+/// Times all contenders in turns for about `budget`. `items` is what one run of each does.
+pub fn compare(items: usize, budget: Duration, contenders: &mut [Contender<'_>]) -> Vec<Timing> {
+    // Once to warm up, once to see how often a run fits into a turn.
+    let mut repeats = Vec::new();
+    let mut round = Duration::ZERO;
+    for contender in &mut *contenders {
+        turn(contender, 1);
+        let once = turn(contender, 1).max(Duration::from_nanos(1));
+        let often = (TURN.as_nanos() / once.as_nanos()).clamp(1, 1 << 20) as u32;
+        repeats.push(often);
+        round += once * often;
+    }
+    let rounds = (budget.as_nanos() / round.as_nanos().max(1)) as usize;
+    let rounds = rounds.clamp(*ROUNDS.start(), *ROUNDS.end());
+    let mut times = vec![Vec::with_capacity(rounds); contenders.len()];
+    for number in 0..rounds {
+        let mut one = |index: usize| {
+            let took = turn(&mut contenders[index], repeats[index]).as_secs_f64() * 1e9;
+            let items = contenders[index].items.unwrap_or(items);
+            times[index].push(took / f64::from(repeats[index]) / items as f64);
+        };
+        // Whoever comes first finds the caches as the last left them: not always the same.
+        if number % 2 == 0 {
+            (0..repeats.len()).for_each(&mut one)
+        } else {
+            (0..repeats.len()).rev().for_each(&mut one)
+        }
+    }
+    let names = contenders.iter().map(|contender| contender.name.clone());
+    names.zip(times).map(|(name, rounds)| Timing { name, rounds }).collect()
+}
+
+fn turn(contender: &mut Contender<'_>, repeats: u32) -> Duration {
+    let started = Instant::now();
+    for _ in 0..repeats {
+        (contender.run)();
+    }
+    started.elapsed()
+}
+
+/// The middle one; the mean of both when there are two.
+///
+/// # Panics
+/// When there is none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn median_is_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+
+    #[test]
+    fn every_contender_runs_and_is_compared_with_the_first() {
+        let runs = [Cell::new(0u64), Cell::new(0)];
+        let mut sums = [0u64; 2];
+        let [first, second] = &mut sums;
+        let work = |sum: &mut u64, turns: u64| (0..turns).for_each(|turn| *sum = std::hint::black_box(*sum ^ turn));
+        let timings = compare(
+            1,
+            Duration::from_millis(20),
+            &mut [
+                Contender::new("short", || {
+                    runs[0].set(runs[0].get() + 1);
+                    work(first, 10_000);
+                }),
+                Contender::new("long", || {
+                    runs[1].set(runs[1].get() + 1);
+                    work(second, 100_000);
+                }),
+            ],
+        );
+        assert!(runs.iter().all(|runs| runs.get() >= 7));
+        assert_eq!(timings[0].ratio_to(&timings[0]), 1.0);
+        assert!(timings[1].ratio_to(&timings[0]) > 3.0 && timings[1].ns() > timings[0].ns(), "{timings:?}");
+        assert_eq!((&*timings[0].name, &*timings[1].name), ("short", "long"));
+    }
+}
