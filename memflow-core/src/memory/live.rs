@@ -109,7 +109,74 @@ pub(super) unsafe fn load_u32(src: *const u8) -> u32 {
     u32::from_le_bytes(bytes)
 }
 
-/// The out-of-line path of the two loads above.
+/// Whether entries of a table at `ptr` can be loaded in one access each: on x86-64 at any address, elsewhere where they are aligned.
+#[inline]
+pub(super) fn is_entry_aligned(ptr: *const u8) -> bool {
+    cfg!(all(target_arch = "x86_64", not(miri))) || ptr.cast::<u64>().is_aligned()
+}
+
+/// Loads eight bytes as a little-endian number in one access.
+///
+/// # Safety
+/// - `src..src + 8` is readable for the whole call;
+/// - [`is_entry_aligned`] says yes to `src`, or to a pointer that lies a multiple of eight before it.
+#[inline(always)]
+pub(super) unsafe fn load_entry_u64(src: *const u8) -> u64 {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        let value: u64;
+        // SAFETY: readable (contract); the load is opaque to the compiler, so bytes that change meanwhile break no assumption of it.
+        unsafe {
+            std::arch::asm!("mov {value}, qword ptr [{src}]", src = in(reg) src, value = lateout(reg) value,
+                options(nostack, preserves_flags, readonly));
+        }
+        value
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    // SAFETY: readable and aligned (contract).
+    u64::from_le(unsafe { src.cast::<u64>().read_volatile() })
+}
+
+/// Loads four bytes as a little-endian number in one access.
+///
+/// # Safety
+/// As [`load_entry_u64`], for four bytes and multiples of four.
+#[inline(always)]
+pub(super) unsafe fn load_entry_u32(src: *const u8) -> u32 {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        let value: u32;
+        // SAFETY: as in `load_entry_u64`.
+        unsafe {
+            std::arch::asm!("mov {value:e}, dword ptr [{src}]", src = in(reg) src, value = lateout(reg) value,
+                options(nostack, preserves_flags, readonly));
+        }
+        value
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    // SAFETY: readable and aligned (contract).
+    u32::from_le(unsafe { src.cast::<u32>().read_volatile() })
+}
+
+/// Asks the processor to fetch the line at `ptr`; nothing happens where there is none.
+#[inline(always)]
+pub(super) fn prefetch(ptr: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which faults at no address; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ptr.cast()) };
+    }
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    // SAFETY: a hint, which faults at no address.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{ptr}]", ptr = in(reg) ptr, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    let _ = ptr;
+}
+
+/// The out-of-line path of [`load_u64`] and [`load_u32`].
 ///
 /// # Safety
 /// As [`load`].
