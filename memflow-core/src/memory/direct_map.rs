@@ -342,9 +342,31 @@ impl DirectMap {
         Some(unsafe { slice::from_raw_parts(ptr, len) })
     }
 
+    /// Copies the bytes at `addr` if they are at hand; false if not. What was copied is to be believed only if
+    /// [`lost_nothing`](Self::lost_nothing) says so afterwards.
+    #[inline(always)]
+    pub(crate) fn copy_at_hand(&self, addr: PhysAddr, buf: &mut [u8]) -> bool {
+        let Some(ptr) = self.window.bytes(addr, buf.len()) else { return false };
+        // SAFETY: the window says that a region holds the bytes; they are readable (INVARIANT), and unchanged where the map is frozen.
+        unsafe { self.copy_out(ptr, buf) };
+        true
+    }
+
+    /// Asks the processor to fetch the line at `addr`.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, addr: PhysAddr) {
+        if let Some(ptr) = self.window.bytes(addr, 1) {
+            live::prefetch(ptr);
+        }
+    }
+
     /// Carries out one read and records its outcome. Bytes in regions are copied also when others of the same read are in none.
     #[inline]
     pub fn read(&self, op: &mut PhysRead<'_>) {
+        if self.copy_at_hand(op.addr, op.buf) && self.lost_nothing() {
+            op.outcome = Outcome::Done;
+            return;
+        }
         let len = op.buf.len() as u64;
         let Some((ptr, end)) = self.locate(op.addr, len) else {
             return self.read_pieces(op);

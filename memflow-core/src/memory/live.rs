@@ -29,6 +29,13 @@ pub(super) unsafe fn load(src: *const u8, dst: &mut [u8]) {
         }
         return;
     }
+    if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *dst)
+        && is_entry_aligned(src)
+    {
+        // SAFETY: eight bytes are readable (contract), and the alignment was just asked for.
+        *word = unsafe { load_entry_u64(src) }.to_le_bytes();
+        return;
+    }
     let head = src.align_offset(8).min(dst.len());
     let (head_dst, rest) = dst.split_at_mut(head);
     let (words, tail_dst) = rest.as_chunks_mut::<8>();
@@ -192,6 +199,12 @@ unsafe fn ptr_load(src: *const u8, dst: &mut [u8]) {
 /// `src..src + dst.len()` is readable and unchanged for the whole call.
 #[inline]
 pub(super) unsafe fn load_frozen(src: *const u8, dst: &mut [u8]) {
+    // By far the most common length, and too short for the call of a function.
+    if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *dst) {
+        // SAFETY: eight bytes are readable and unchanged (contract).
+        *word = unsafe { src.cast::<[u8; 8]>().read() };
+        return;
+    }
     // SAFETY: readable and unchanged (contract); `dst` is exclusively borrowed, so the two do not overlap.
     unsafe { ptr::copy_nonoverlapping(src, dst.as_mut_ptr(), dst.len()) };
 }

@@ -48,6 +48,14 @@ impl Window {
         if other.pages > self.pages { other } else { self }
     }
 
+    /// Pointer to `len` bytes at `addr`, if they lie in whole pages of the window.
+    #[inline(always)]
+    pub(super) fn bytes(&self, addr: PhysAddr, len: usize) -> Option<*const u8> {
+        let inside = addr.as_u64().wrapping_sub(self.start);
+        let fits = inside < self.pages << PAGE_SHIFT && len as u64 <= (self.pages << PAGE_SHIFT).wrapping_sub(inside);
+        fits.then(|| self.ptr.wrapping_add(inside as usize))
+    }
+
     /// The pages, for as long as `map` is borrowed, whose window this is.
     #[inline(always)]
     pub(super) fn tables(self, map: &DirectMap) -> TablePages<'_> {

@@ -24,7 +24,7 @@ mod each;
 mod plan;
 mod single;
 
-pub(crate) use self::each::Asked;
+pub(crate) use self::each::{Asked, Refusable};
 use self::plan::{FiveLevels, Found, FourLevels, Mode, Pae, TwoLevels, TwoLevelsNoPse};
 use self::single::{Anywhere, AtHand};
 
@@ -132,7 +132,7 @@ impl InPlace<'_> {
 
     /// Translates everything that is asked for, in any order. Walks that stop at an entry of which `may_know` says that
     /// somebody may know more are added to `stopped`.
-    pub(super) fn translate_each<A: Asked>(
+    pub(super) fn translate_each<A: Refusable>(
         self,
         asked: &mut [A],
         may_know: impl Fn(&Halt) -> bool,
@@ -157,6 +157,21 @@ impl InPlace<'_> {
             stopped.clear();
             asked.iter_mut().enumerate().for_each(|(op, asked)| exactly(op, asked, stopped));
         }
+    }
+
+    /// Translates everything that leads to a page; what does not is left as it is. To be believed only if the map lost nothing
+    /// afterwards.
+    pub(super) fn translate_pages<A: Asked>(self, asked: &mut [A]) {
+        let mut exactly = |_: usize, asked: &mut A| {
+            if let Ok(found) = self.translate(asked.addr()) {
+                asked.answer(found);
+            }
+        };
+        specialised!(
+            self.known,
+            M => each::translate::<M, A>(self.map.tables(), self.root, asked, &mut exactly),
+            else asked.iter_mut().enumerate().for_each(|(op, asked)| exactly(op, asked))
+        );
     }
 
     /// Walks ranges `(op, first, last)` in order, one [`Walked`] per page or per entry that leads nowhere.

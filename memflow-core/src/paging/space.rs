@@ -12,7 +12,7 @@ use super::{
     arch::Architecture,
     batch,
     entry::{Halt, Node},
-    mapped::{Asked, InPlace, Known, PlainWalk},
+    mapped::{Asked, InPlace, Known, PlainWalk, Refusable},
     pieces::{self, Piece},
     soft_fault::{self, SoftFaults},
     walk::{Called, Walked, walk},
@@ -82,7 +82,9 @@ impl Asked for TranslateOp {
     fn answer(&mut self, found: Translation) {
         self.outcome = Some(Ok(found));
     }
+}
 
+impl Refusable for TranslateOp {
     #[cold]
     fn refuse(&mut self, reason: Reason) {
         self.outcome = Some(Err(reason));
@@ -261,6 +263,12 @@ impl AddressSpace {
                 op.outcome = Some(walked.result);
             }
         });
+    }
+
+    /// Translates, in place, everything that the tables map; leaves the rest as it is. To be believed only if the map lost nothing
+    /// afterwards.
+    pub(crate) fn translate_pages<A: Asked>(&self, map: &DirectMap, asked: &mut [A]) {
+        self.in_place(map).translate_pages(asked);
     }
 
     /// Walks all ranges `(op, first, last)` and calls `each` for every part of them: a page, or what an entry that leads nowhere

@@ -31,8 +31,11 @@ pub(crate) trait Asked {
 
     /// Takes the answer.
     fn answer(&mut self, found: Translation);
+}
 
-    /// Takes it that there is none.
+/// An address that is told, too, why it leads nowhere.
+pub(crate) trait Refusable: Asked {
+    /// Takes it that there is no translation.
     fn refuse(&mut self, reason: Reason);
 }
 
