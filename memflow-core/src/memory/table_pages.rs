@@ -68,20 +68,21 @@ pub(crate) trait Entry: Copy {
     /// The bits of an offset that tell entries of a page apart.
     const OFFSET: u64;
 
-    /// Loads the entry at `ptr`.
+    /// Loads the entry `offset` bytes behind `ptr`.
     ///
     /// # Safety
-    /// The bytes of the entry can be read, and [`live::is_entry_aligned`] said yes to `ptr` or to the start of its page.
-    unsafe fn load(ptr: *const u8) -> u64;
+    /// The bytes of the entry can be read, [`live::is_entry_aligned`] said yes to `ptr` or to the start of its page, and `offset`
+    /// is a multiple of the entry's size.
+    unsafe fn load(ptr: *const u8, offset: u64) -> u64;
 }
 
 impl Entry for u64 {
     const OFFSET: u64 = PAGE - 8;
 
     #[inline(always)]
-    unsafe fn load(ptr: *const u8) -> u64 {
+    unsafe fn load(ptr: *const u8, offset: u64) -> u64 {
         // SAFETY: same contract.
-        unsafe { live::load_entry_u64(ptr) }
+        unsafe { live::load_entry_u64(ptr, offset as usize) }
     }
 }
 
@@ -89,9 +90,9 @@ impl Entry for u32 {
     const OFFSET: u64 = PAGE - 4;
 
     #[inline(always)]
-    unsafe fn load(ptr: *const u8) -> u64 {
+    unsafe fn load(ptr: *const u8, offset: u64) -> u64 {
         // SAFETY: same contract.
-        u64::from(unsafe { live::load_entry_u32(ptr) })
+        u64::from(unsafe { live::load_entry_u32(ptr, offset as usize) })
     }
 }
 
@@ -175,7 +176,7 @@ impl<'a> TablePages<'a> {
 #[cold]
 #[inline(never)]
 fn page_further(map: &DirectMap, addr: u64) -> Option<TablePage<'_>> {
-    if addr % PAGE != 0 {
+    if !addr.is_multiple_of(PAGE) {
         return None;
     }
     let ptr = map.whole(PhysAddr::new(addr), PAGE)?;
@@ -192,6 +193,13 @@ impl<'a> TablePage<'a> {
     #[inline(always)]
     pub(crate) fn entry<E: Entry>(self, offset: u64) -> EntryPlace<'a, E> {
         EntryPlace { ptr: self.ptr.wrapping_add((offset & E::OFFSET) as usize), map: PhantomData }
+    }
+
+    /// Loads the entry at `offset`, of which only the bits count that lie in a page.
+    #[inline(always)]
+    pub(crate) fn load<E: Entry>(self, offset: u64) -> u64 {
+        // SAFETY: the page can be read as a whole (INVARIANT), and such an offset leaves room for an entry.
+        unsafe { E::load(self.ptr, offset & E::OFFSET) }
     }
 
     /// All entries.
@@ -224,7 +232,7 @@ impl<'a, E: Entry> EntryPlace<'a, E> {
     #[inline(always)]
     pub(crate) fn load(self) -> u64 {
         // SAFETY: INVARIANT.
-        unsafe { E::load(self.ptr) }
+        unsafe { E::load(self.ptr, 0) }
     }
 
     /// Asks the processor to fetch it.

@@ -206,10 +206,12 @@ impl InPlace<'_> {
 /// Translates one address, if every entry on its way is plain and every table at hand.
 fn translate_plain<M: Mode>(map: &DirectMap, root: PhysAddr, addr: u64) -> Found {
     let found = single::translate::<M, AtHand>(map.tables(), root, addr);
-    if map.lost_nothing() { found } else { Found::NOTHING }
+    if map.lost_nothing() { found } else { nothing_is_plain(map, root, addr) }
 }
 
-/// The same for a mode that has no walker of its own: no address is plain.
+/// The same for a mode that has no walker of its own, and where bytes were lost: no address is plain.
+#[cold]
+#[inline(never)]
 fn nothing_is_plain(_map: &DirectMap, _root: PhysAddr, _addr: u64) -> Found {
     Found::NOTHING
 }

@@ -201,12 +201,12 @@ impl MemoryView for SpaceView {
         let mut ranges = Ranges::new();
         let called = match self.memory.direct_map() {
             Some(map) => {
-                at_hand::read(&self.space, map, ops, |index, op| {
+                let complete = at_hand::read(&self.space, map, ops, |index, op| {
                     let (range, outcome) = self.start(index, op.addr, op.buf.len());
                     op.outcome = outcome;
                     ranges.extend(range);
                 });
-                if ranges.is_empty() && ops.iter().all(|op| op.outcome.is_done()) {
+                if complete {
                     return Ok(());
                 }
                 self.read_in_place(map, ops, &ranges);

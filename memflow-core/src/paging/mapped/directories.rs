@@ -16,6 +16,10 @@ use crate::{
     memory::{Bias, Entries, Entry, EntryPlace, TablePages},
 };
 
+/// Times this, the upper bits of numbers that lie beside each other, or alike in other parts of the address space, differ (Fibonacci
+/// hashing).
+pub(super) const HASH: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// No address has this key.
 const NO_KEY: u64 = u64::MAX;
 
@@ -178,13 +182,12 @@ impl<'a, M: Mode, const COUNT: usize> Upper<'a, M> for Directories<'a, M, COUNT>
     #[inline(always)]
     fn directory(&mut self, addr: u64) -> Directory<'a, M::Entry> {
         let key = addr.wrapping_shr(M::DIRECTORY_SHIFT);
-        // Neighbours and the same place in other parts of the address space go to different slots (Fibonacci hashing).
-        let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - COUNT.trailing_zeros());
+        let hash = key.wrapping_mul(HASH).wrapping_shr(const { 64u32.saturating_sub(COUNT.trailing_zeros()) });
         let slot = usize::try_from(hash).unwrap_or(0);
         if self.keys.get(slot) != Some(&key) {
             self.look_up(slot, key, addr);
         }
-        self.known.get(slot % COUNT).copied().unwrap_or(Directory::nowhere())
+        self.known.get(slot & const { COUNT - 1 }).copied().unwrap_or(Directory::nowhere())
     }
 
     #[inline(always)]
@@ -228,7 +231,7 @@ impl<'a> FromRoot<'a> {
         if !M::ARCH.is_canonical(addr) {
             return None;
         }
-        let mut from = self.root.page_offset(PageSize::KIB_4);
+        let mut from = self.root.as_u64() & M::ROOT_IN_PAGE;
         let mut page = R::table(tables, self.root.page_base(PageSize::KIB_4).as_u64(), tables.bias(0))?;
         let mut rights = Rights::ALL;
         macro_rules! step {

@@ -4,8 +4,9 @@
 //! Keeps: allocates nothing; one load per level that is walked; whatever is not plain is handed back.
 
 use super::{
-    directories::{Directories, FromRoot, Lane, Leaves, Upper},
+    directories::{Directories, FromRoot, HASH, Lane, Leaves, Upper},
     plan::Mode,
+    single::{self, AtHand},
 };
 use crate::{address::PhysAddr, error::Reason, memory::TablePages, paging::Translation};
 
@@ -49,6 +50,9 @@ pub(super) fn translate<M: Mode, A: Asked>(
 ) {
     let from_root = FromRoot { tables, root };
     if asked.len() < MANY {
+        if !is_local::<M, A>(asked) && few_directories::<M, A>(asked) {
+            return each_from_the_root::<M, A>(from_root, asked, rest);
+        }
         return translate_block::<M, A, _>(from_root, &mut { from_root }, asked, rest);
     }
     let mut upper = Directories::<M, DIRECTORIES>::new(from_root);
@@ -90,6 +94,34 @@ fn is_local<M: Mode, A: Asked>(asked: &[A]) -> bool {
         }
     }
     near > PLACES * 3 / 4
+}
+
+/// Whether the addresses lie in so few directories that their tables, most likely, are in the caches. A few places tell.
+#[inline(always)]
+fn few_directories<M: Mode, A: Asked>(asked: &[A]) -> bool {
+    const PLACES: usize = 16;
+    // One bit for each directory; two that share one are counted once.
+    let mut met = 0u64;
+    for asked in asked.iter().step_by((asked.len() / PLACES).max(1)).take(PLACES) {
+        let key = asked.addr().wrapping_shr(M::DIRECTORY_SHIFT);
+        met |= 1u64.wrapping_shl(u32::try_from(key.wrapping_mul(HASH) >> 58).unwrap_or(0));
+    }
+    met.count_ones() <= 7
+}
+
+/// Walks that each start at the root: the least work while nothing has to be waited for.
+#[inline(always)]
+fn each_from_the_root<M: Mode, A: Asked>(
+    from_root: FromRoot<'_>,
+    asked: &mut [A],
+    rest: &mut dyn FnMut(usize, &mut A),
+) {
+    for (index, asked) in asked.iter_mut().enumerate() {
+        match single::translate::<M, AtHand>(from_root.tables, from_root.root, asked.addr()).get() {
+            Some(found) => asked.answer(found),
+            None => rest(index, asked),
+        }
+    }
 }
 
 /// Walks that start at the table of the one before, where it serves.

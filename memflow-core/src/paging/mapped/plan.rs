@@ -29,6 +29,8 @@ pub(super) trait Mode: Copy {
 
     /// The levels, from the root down; those behind the last are never used.
     const STEPS: [Step; Architecture::MAX_LEVELS] = steps::<Self::Entry>(Self::ARCH);
+    /// The bits of a root's address that lie inside a page: only PAE has roots that do not start one.
+    const ROOT_IN_PAGE: u64 = Self::ARCH.root_mask & 0xfff;
     /// Levels above the directory.
     const UPPER: usize = Self::ARCH.levels.len() - 2;
     /// The last level but one: its entries lead to the lowest tables, or to large pages.
@@ -167,7 +169,7 @@ impl Rights {
     /// What is left below an entry that leads to a table.
     #[inline(always)]
     pub(super) fn below(self, entry: u64, step: &Step) -> Self {
-        Self(self.0 & ((entry ^ NO_EXECUTE) | STATE | step.free))
+        Self(self.0 & ((entry ^ NO_EXECUTE) | step.free))
     }
 
     /// The same, or nothing taken away where `skip`; without a branch between the two.
@@ -180,7 +182,7 @@ impl Rights {
     /// The flags of a page.
     #[inline(always)]
     fn flags(self, entry: u64) -> u64 {
-        let allowed = ((entry ^ NO_EXECUTE) & self.0).rotate_left(1) & FLAGS;
+        let allowed = ((entry ^ NO_EXECUTE) & (self.0 | STATE)).rotate_left(1) & FLAGS;
         allowed ^ PageFlags::NO_EXECUTE.bits() as u64
     }
 }

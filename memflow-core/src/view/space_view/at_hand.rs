@@ -2,7 +2,7 @@
 //!
 //! Owns: the pipeline of translations, fetches and copies. Must not know: page-table formats, why a read is not that simple.
 //! Keeps: allocates nothing; a read that is not that simple (more than one page, an address that leads nowhere, a file that was cut
-//! short) is handed back untouched, for the way that knows everything.
+//! short) is handed back, for the way that knows everything.
 
 use crate::{
     address::PhysAddr,
@@ -42,17 +42,17 @@ impl Asked for Spot {
     }
 }
 
-/// Carries out the reads that lie in one page each, and calls `others` for the rest.
+/// Carries out the reads that lie in one page each, and calls `others` for the rest. True when there were no others.
 pub(super) fn read<'a>(
     space: &AddressSpace,
     map: &DirectMap,
     ops: &mut [ViewRead<'a>],
     mut others: impl FnMut(usize, &mut ViewRead<'a>),
-) {
+) -> bool {
     if ops.len() < MANY {
-        read_blocks::<FEW>(space, map, ops, &mut others);
+        read_blocks::<FEW>(space, map, ops, &mut others)
     } else {
-        read_blocks::<MANY>(space, map, ops, &mut others);
+        read_blocks::<MANY>(space, map, ops, &mut others)
     }
 }
 
@@ -61,7 +61,8 @@ fn read_blocks<'a, const COUNT: usize>(
     map: &DirectMap,
     ops: &mut [ViewRead<'a>],
     others: &mut dyn FnMut(usize, &mut ViewRead<'a>),
-) {
+) -> bool {
+    let mut complete = true;
     let mut spots = [Spot::new(0); COUNT];
     for (number, block) in ops.chunks_mut(COUNT).enumerate() {
         let (spots, _) = spots.split_at_mut(block.len());
@@ -82,10 +83,12 @@ fn read_blocks<'a, const COUNT: usize>(
         if simple && believed {
             continue;
         }
+        complete = false;
         for (index, op) in block.iter_mut().enumerate() {
             if !believed || !op.outcome.is_done() {
                 others(number * COUNT + index, op);
             }
         }
     }
+    complete
 }
