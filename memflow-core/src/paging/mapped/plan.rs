@@ -31,6 +31,8 @@ pub(super) trait Mode: Copy {
     const STEPS: [Step; Architecture::MAX_LEVELS] = steps::<Self::Entry>(Self::ARCH);
     /// The bits of a root's address that lie inside a page: only PAE has roots that do not start one.
     const ROOT_IN_PAGE: u64 = Self::ARCH.root_mask & 0xfff;
+    /// Levels whose entries lead to tables.
+    const ABOVE_LOWEST: usize = Self::UPPER + 1;
     /// Levels above the directory.
     const UPPER: usize = Self::ARCH.levels.len() - 2;
     /// The last level but one: its entries lead to the lowest tables, or to large pages.

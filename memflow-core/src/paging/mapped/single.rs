@@ -7,7 +7,7 @@
 use super::plan::{Found, Mode, Rights};
 use crate::{
     address::{PageSize, PhysAddr},
-    memory::{Bias, EntryPlace, TablePage, TablePages},
+    memory::{Bias, TablePage, TablePages},
 };
 
 /// Tables that are looked for, from the quickest to find to the rest.
@@ -39,51 +39,30 @@ impl Reach for Anywhere {
 /// Translates one address, if every entry on its way is plain.
 #[inline(always)]
 pub(super) fn translate<M: Mode, R: Reach>(tables: TablePages<'_>, root: PhysAddr, addr: u64) -> Found {
-    let (directory, rights) = match to_directory::<M, R>(tables, root, addr) {
-        Ok(directory) => directory,
-        Err(found) => return found,
-    };
-    let step = &M::DIRECTORY;
-    let entry = directory.load();
-    match R::table(tables, entry & step.table, tables.bias(step.expect)) {
-        Some(page) => {
-            let leaf = page.load::<M::Entry>(M::LOWEST.offset(addr));
-            M::BASE_PAGE.translate::<M>(leaf, rights.below(entry, step), addr)
-        }
-        None => step.page.translate::<M>(entry, rights, addr),
-    }
-}
-
-/// Walks to the directory's entry for an address, or to a page that is larger than directories.
-#[inline(always)]
-fn to_directory<'a, M: Mode, R: Reach>(
-    tables: TablePages<'a>,
-    root: PhysAddr,
-    addr: u64,
-) -> Result<(EntryPlace<'a, M::Entry>, Rights), Found> {
     if !M::ARCH.is_canonical(addr) {
-        return Err(Found::NOTHING);
+        return Found::NOTHING;
     }
     let mut from = root.as_u64() & M::ROOT_IN_PAGE;
     let Some(mut page) = R::table(tables, root.page_base(PageSize::KIB_4).as_u64(), tables.bias(0)) else {
-        return Err(Found::NOTHING);
+        return Found::NOTHING;
     };
     let mut rights = Rights::ALL;
     // Written out for each level, as in `walk`: the shifts and masks become constants.
     macro_rules! step {
         ($($depth:literal)*) => {$(
-            if $depth < M::UPPER {
+            if $depth < M::ABOVE_LOWEST {
                 let step = const { &M::STEPS[$depth] };
                 let entry = page.load::<M::Entry>(from.wrapping_add(step.offset(addr)));
                 page = match R::table(tables, entry & step.table, tables.bias(step.expect)) {
                     Some(page) => page,
-                    None => return Err(step.page.translate::<M>(entry, rights, addr)),
+                    None => return step.page.translate::<M>(entry, rights, addr),
                 };
                 from = 0;
                 rights = rights.below(entry, step);
             }
         )*};
     }
-    step!(0 1 2);
-    Ok((page.entry(from.wrapping_add(M::DIRECTORY.offset(addr))), rights))
+    step!(0 1 2 3);
+    let entry = page.load::<M::Entry>(from.wrapping_add(M::LOWEST.offset(addr)));
+    M::BASE_PAGE.translate::<M>(entry, rights, addr)
 }
