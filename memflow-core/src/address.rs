@@ -153,6 +153,13 @@ impl PageSize {
         if shift < 64 { Some(Self { shift }) } else { None }
     }
 
+    /// The page of `1 << shift` bytes, which is a size that was checked before.
+    #[inline(always)]
+    pub(crate) const fn of_known_shift(shift: u8) -> Self {
+        debug_assert!(shift < 64);
+        Self { shift }
+    }
+
     /// Binary logarithm of the size.
     pub const fn shift(self) -> u8 {
         self.shift

@@ -13,7 +13,10 @@ use std::{
     },
 };
 
-use super::{Liveness, Outcome, PhysRead, PhysWrite, Run, RunMap, finish_reads, finish_writes, live};
+use super::{
+    Liveness, Outcome, PhysRead, PhysWrite, Run, RunMap, finish_reads, finish_writes, live,
+    table_pages::{TablePages, Window},
+};
 use crate::{
     address::{PhysAddr, PhysRange},
     error::{Error, Reason, Result},
@@ -85,6 +88,8 @@ pub enum LoadError {
 pub struct DirectMap {
     // INVARIANT: sorted, disjoint, not empty; each region is readable for as long as `backing` lives (contract of `new`).
     regions: Box<[DirectRegion]>,
+    // INVARIANT: whole pages of one of the regions.
+    window: Window,
     liveness: Liveness,
     writable: bool,
     // INVARIANT: what the backing answers to `lost_from`, or `NOTHING_LOST`; so it can be read for as long as `backing` lives.
@@ -179,14 +184,22 @@ impl DirectMap {
             }
         }
         let lost: *const AtomicU64 = backing.lost_from().unwrap_or(&NOTHING_LOST);
-        Ok(Self { regions: regions.into(), liveness, writable, lost, backing })
+        let window = regions.iter().map(Window::of).fold(Window::EMPTY, Window::larger);
+        Ok(Self { regions: regions.into(), window, liveness, writable, lost, backing })
     }
 
     /// The same regions, as a map that refuses writes. The bytes are shared, not copied: what others change shows here too.
     #[must_use]
     pub fn read_only(&self) -> Self {
-        let Self { regions, liveness, writable: _, lost, backing } = self;
-        Self { regions: regions.clone(), liveness: *liveness, writable: false, lost: *lost, backing: backing.clone() }
+        let Self { regions, window, liveness, writable: _, lost, backing } = self;
+        Self {
+            regions: regions.clone(),
+            window: *window,
+            liveness: *liveness,
+            writable: false,
+            lost: *lost,
+            backing: backing.clone(),
+        }
     }
 
     /// The regions, sorted by address.
@@ -220,6 +233,18 @@ impl DirectMap {
         let rest = region.range.len().checked_sub(inside)?;
         let offset = usize::try_from(inside).ok()?;
         (len <= rest).then(|| (region.ptr.wrapping_add(offset), region.offset.wrapping_add(inside).wrapping_add(len)))
+    }
+
+    /// Pointer to `len` bytes at `addr` if one region holds them all.
+    pub(super) fn whole(&self, addr: PhysAddr, len: u64) -> Option<*const u8> {
+        self.locate(addr, len).map(|(ptr, _)| ptr.cast_const())
+    }
+
+    /// The pages that may hold page tables. What is loaded from them is to be believed only if
+    /// [`lost_nothing`](Self::lost_nothing) says so afterwards.
+    #[inline(always)]
+    pub(crate) fn tables(&self) -> TablePages<'_> {
+        self.window.tables(self)
     }
 
     /// A way to load that is to be believed only if [`lost_nothing`](Self::lost_nothing) says so afterwards.
@@ -317,9 +342,31 @@ impl DirectMap {
         Some(unsafe { slice::from_raw_parts(ptr, len) })
     }
 
+    /// Copies the bytes at `addr` if they are at hand; false if not. What was copied is to be believed only if
+    /// [`lost_nothing`](Self::lost_nothing) says so afterwards.
+    #[inline(always)]
+    pub(crate) fn copy_at_hand(&self, addr: PhysAddr, buf: &mut [u8]) -> bool {
+        let Some(ptr) = self.window.bytes(addr, buf.len()) else { return false };
+        // SAFETY: the window says that a region holds the bytes; they are readable (INVARIANT), and unchanged where the map is frozen.
+        unsafe { self.copy_out(ptr, buf) };
+        true
+    }
+
+    /// Asks the processor to fetch the line at `addr`.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, addr: PhysAddr) {
+        if let Some(ptr) = self.window.bytes(addr, 1) {
+            live::prefetch(ptr);
+        }
+    }
+
     /// Carries out one read and records its outcome. Bytes in regions are copied also when others of the same read are in none.
     #[inline]
     pub fn read(&self, op: &mut PhysRead<'_>) {
+        if self.copy_at_hand(op.addr, op.buf) && self.lost_nothing() {
+            op.outcome = Outcome::Done;
+            return;
+        }
         let len = op.buf.len() as u64;
         let Some((ptr, end)) = self.locate(op.addr, len) else {
             return self.read_pieces(op);

@@ -10,8 +10,12 @@ mod op;
 mod physical;
 mod run_map;
 mod source;
+mod table_pages;
 
-pub(crate) use self::direct_map::Unconfirmed;
+pub(crate) use self::{
+    direct_map::Unconfirmed,
+    table_pages::{Bias, Entries, Entry, EntryPlace, TablePage, TablePages},
+};
 pub use self::{
     direct_map::{Backing, DirectMap, DirectRegion, LoadError},
     facts::{MachineKind, TargetFacts, VcpuRegisters, X86Registers},

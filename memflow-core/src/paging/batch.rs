@@ -12,7 +12,7 @@ use super::{
     walk::stop_cause,
 };
 use crate::{
-    address::{PhysAddr, PhysRange},
+    address::{PageSize, PhysAddr, PhysRange},
     error::StopCause,
     memory::{Outcome, PhysRead, PhysicalMemory, RunMap},
 };
@@ -20,6 +20,10 @@ use crate::{
 /// Entries of one table are read together when no more than this many unwanted bytes lie between them: a cache line
 /// costs a device what eight bytes cost it. The bytes in flight stay below nine times the entries wanted.
 const JOIN_GAP: u64 = 64;
+
+/// From so many wanted entries of one page of a table on, they are one read, whatever lies between them: a page costs a device less
+/// than so many requests. The bytes in flight stay below 33 times the entries wanted.
+const WHOLE_PAGE_FROM: usize = 16;
 
 /// Addresses on their way: `first..=last` of an operation, and the table they have come to.
 #[derive(Clone, Copy, Debug)]
@@ -148,18 +152,29 @@ struct TableRead {
     entries: usize,
 }
 
-/// Joins wanted entries that lie close together in one run of the target.
+/// Joins wanted entries that lie close together, or many in one page, in one run of the target.
 fn join(runs: &RunMap, size: EntrySize, wanted: &[PhysAddr]) -> Vec<TableRead> {
     let mut reads: Vec<TableRead> = Vec::new();
     let mut run: Option<PhysRange> = None;
-    for at in wanted {
+    let mut page: Option<PhysAddr> = None;
+    let mut gap = JOIN_GAP;
+    for (index, at) in wanted.iter().enumerate() {
+        let base = at.page_base(PageSize::KIB_4);
+        // Between the last entry of a page and the first of the next, the gap counts that any two may have.
+        let allowed = if page == Some(base) { gap } else { JOIN_GAP };
+        if page != Some(base) {
+            page = Some(base);
+            let rest = wanted.get(index..).unwrap_or_default();
+            let many = rest.partition_point(|other| other.page_base(PageSize::KIB_4) == base) >= WHOLE_PAGE_FROM;
+            gap = if many { PageSize::KIB_4.bytes() } else { JOIN_GAP };
+        }
         let len = at
             .offset_from(reads.last().map_or(*at, |read| read.at))
             .and_then(|offset| offset.checked_add(size.bytes()));
         let in_run = len.and_then(|len| PhysRange::new(*at, size.bytes()).map(|entry| (len, entry.last())));
         match (reads.last_mut(), in_run) {
             (Some(read), Some((len, Some(last))))
-                if len.saturating_sub(read.len) <= JOIN_GAP.saturating_add(size.bytes())
+                if len.saturating_sub(read.len) <= allowed.saturating_add(size.bytes())
                     && run.is_some_and(|run| run.contains(last)) =>
             {
                 read.len = len;

@@ -8,7 +8,7 @@
 use std::ptr;
 
 use super::{
-    TranslateOp, Translation, Walked,
+    Translation, Walked,
     arch::{Architecture, EntrySize, x86},
     entry::{Halt, Node},
     walk::{TableSource, walk},
@@ -19,22 +19,67 @@ use crate::{
     memory::{DirectMap, LoadError, Unconfirmed},
 };
 
-/// Runs `$body` with `$mode` as the type of the mode.
+mod directories;
+mod each;
+mod plan;
+mod single;
+
+pub(crate) use self::each::{Asked, Refusable};
+use self::plan::{FiveLevels, Found, FourLevels, Mode, Pae, TwoLevels, TwoLevelsNoPse};
+use self::single::{Anywhere, AtHand};
+
+/// Runs `$body` with `$mode` as the type of the mode, or `$other` for those without a walker of their own.
 macro_rules! specialised {
-    ($arch:expr, $mode:ident => $body:expr) => {{
-        let arch: &'static Architecture = $arch;
-        if ptr::eq(arch, &x86::X64) {
-            let $mode = FourLevels;
-            $body
-        } else if ptr::eq(arch, &x86::X64_LA57) {
-            let $mode = FiveLevels;
-            $body
-        } else {
-            let $mode = Other(arch);
-            $body
+    ($known:expr, $mode:ident => $body:expr, else $other:expr) => {{
+        macro_rules! with {
+            ($type:ty) => {{
+                type $mode = $type;
+                $body
+            }};
+        }
+        match $known {
+            Some(Known::FourLevels) => with!(FourLevels),
+            Some(Known::FiveLevels) => with!(FiveLevels),
+            Some(Known::Pae) => with!(Pae),
+            Some(Known::TwoLevels) => with!(TwoLevels),
+            Some(Known::TwoLevelsNoPse) => with!(TwoLevelsNoPse),
+            None => $other,
         }
     }};
 }
+
+/// The walk of one address whose entries are plain.
+pub(super) type PlainWalk = fn(&DirectMap, PhysAddr, u64) -> Found;
+
+/// A mode of which there is a walker of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Known {
+    FourLevels,
+    FiveLevels,
+    Pae,
+    TwoLevels,
+    TwoLevelsNoPse,
+}
+
+impl Known {
+    /// The quickest walk of a mode.
+    pub(super) fn plain_walk(known: Option<Self>) -> PlainWalk {
+        specialised!(known, M => translate_plain::<M>, else nothing_is_plain)
+    }
+
+    /// The walker of a mode, if it has its own.
+    pub(super) fn of(arch: &'static Architecture) -> Option<Self> {
+        let walkers = [
+            (&x86::X64, Self::FourLevels),
+            (&x86::X64_LA57, Self::FiveLevels),
+            (&x86::X86_PAE, Self::Pae),
+            (&x86::X86, Self::TwoLevels),
+            (&x86::X86_NO_PSE, Self::TwoLevelsNoPse),
+        ];
+        walkers.into_iter().find(|(mode, _)| ptr::eq(*mode, arch)).map(|(_, known)| known)
+    }
+}
+
 impl TableSource for &DirectMap {
     fn load(&self, at: PhysAddr, size: EntrySize) -> Result<u64, StopCause> {
         let value = match size {
@@ -59,144 +104,123 @@ impl TableSource for Unconfirmed<'_> {
     }
 }
 
-/// Translates one address from the root.
-#[inline]
-pub(super) fn translate(
-    arch: &'static Architecture,
-    root: PhysAddr,
-    map: &DirectMap,
-    addr: u64,
-) -> Result<Translation, Halt> {
-    specialised!(arch, mode => translate_as(mode, root, map, addr))
-}
-
-/// Translates every address in order, and calls `halted` for those that lead nowhere.
-pub(super) fn translate_each(
-    arch: &'static Architecture,
-    root: PhysAddr,
-    map: &DirectMap,
-    ops: &mut [TranslateOp],
-    halted: impl FnMut(usize, u64, Halt),
-) {
-    specialised!(arch, mode => translate_each_as(mode, root, map, ops, halted));
-}
-
-/// Walks ranges `(op, first, last)` in order, one [`Walked`] per page or per entry that leads nowhere.
-pub(super) fn walk_ranges(
-    arch: &'static Architecture,
-    root: PhysAddr,
-    map: &DirectMap,
-    ranges: &[(usize, u64, u64)],
-    each: impl FnMut(Walked),
-) {
-    specialised!(arch, mode => walk_ranges_as(mode, root, map, ranges, each));
-}
-
-/// A paging mode as a type: where it is one of the common modes, the compiler knows its data, folds masks and drops levels.
-trait Mode: Copy {
-    fn arch(self) -> &'static Architecture;
-}
-
-/// [`x86::X64`].
+/// Tables in place, and who walks them.
 #[derive(Clone, Copy)]
-struct FourLevels;
-
-/// [`x86::X64_LA57`].
-#[derive(Clone, Copy)]
-struct FiveLevels;
-
-/// Any other.
-#[derive(Clone, Copy)]
-struct Other(&'static Architecture);
-
-impl Mode for FourLevels {
-    #[inline(always)]
-    fn arch(self) -> &'static Architecture {
-        &x86::X64
-    }
+pub(super) struct InPlace<'a> {
+    pub(super) arch: &'static Architecture,
+    pub(super) known: Option<Known>,
+    pub(super) root: PhysAddr,
+    pub(super) map: &'a DirectMap,
 }
 
-impl Mode for FiveLevels {
-    #[inline(always)]
-    fn arch(self) -> &'static Architecture {
-        &x86::X64_LA57
+impl InPlace<'_> {
+    /// Translates one address that may have something special about it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn translate(self, addr: u64) -> Result<Translation, Halt> {
+        let found =
+            specialised!(self.known, M => translate_anywhere::<M>(self.map, self.root, addr), else Found::NOTHING);
+        if let Some(found) = found.get() {
+            return Ok(found);
+        }
+        if !self.arch.is_canonical(addr) {
+            return Err(Halt::not_canonical(self.root));
+        }
+        let result = walk(self.arch, &self.map.unconfirmed(), 0, Node::root(self.root), addr, |_, _| {});
+        if self.map.lost_nothing() { result } else { walk_confirmed(self.arch, self.root, self.map, addr) }
     }
-}
 
-impl Mode for Other {
-    #[inline(always)]
-    fn arch(self) -> &'static Architecture {
-        self.0
-    }
-}
-
-#[inline(never)]
-fn translate_as<M: Mode>(mode: M, root: PhysAddr, map: &DirectMap, addr: u64) -> Result<Translation, Halt> {
-    let arch = mode.arch();
-    if !arch.is_canonical(addr) {
-        return Err(Halt::not_canonical(root));
-    }
-    let result = walk(arch, &map.unconfirmed(), 0, Node::root(root), addr, |_, _| {});
-    if map.lost_nothing() { result } else { walk_confirmed(arch, root, map, addr) }
-}
-
-#[inline(never)]
-fn translate_each_as<M: Mode>(
-    mode: M,
-    root: PhysAddr,
-    map: &DirectMap,
-    ops: &mut [TranslateOp],
-    mut halted: impl FnMut(usize, u64, Halt),
-) {
-    let arch = mode.arch();
-    let tables = map.unconfirmed();
-    let mut cursor = Cursor::new(root);
-    for (index, op) in ops.iter_mut().enumerate() {
-        let addr = op.addr.as_u64();
-        let result =
-            if arch.is_canonical(addr) { cursor.walk(arch, &tables, addr) } else { Err(Halt::not_canonical(root)) };
-        op.outcome = Some(match result {
-            Ok(found) => Ok(found),
+    /// Translates everything that is asked for, in any order. Walks that stop at an entry of which `may_know` says that
+    /// somebody may know more are added to `stopped`.
+    pub(super) fn translate_each<A: Refusable>(
+        self,
+        asked: &mut [A],
+        may_know: impl Fn(&Halt) -> bool,
+        stopped: &mut Vec<Walked>,
+    ) {
+        let exactly = |op: usize, asked: &mut A, stopped: &mut Vec<Walked>| match self.translate(asked.addr()) {
+            Ok(found) => asked.answer(found),
             Err(halt) => {
-                halted(index, addr, halt);
-                Err(halt.reason())
+                asked.refuse(halt.reason());
+                if may_know(&halt) {
+                    stopped.push(Walked { op, first: asked.addr(), last: asked.addr(), result: Err(halt) });
+                }
             }
-        });
+        };
+        specialised!(
+            self.known,
+            M => each::translate::<M, A>(self.map.tables(), self.root, asked, &mut |op, asked| exactly(op, asked, stopped)),
+            else asked.iter_mut().enumerate().for_each(|(op, asked)| exactly(op, asked, stopped))
+        );
+        if !self.map.lost_nothing() {
+            // The tables that were passed may be missing bytes: start over, with every load confirmed.
+            stopped.clear();
+            asked.iter_mut().enumerate().for_each(|(op, asked)| exactly(op, asked, stopped));
+        }
     }
-}
 
-#[inline(never)]
-fn walk_ranges_as<M: Mode>(
-    mode: M,
-    root: PhysAddr,
-    map: &DirectMap,
-    ranges: &[(usize, u64, u64)],
-    mut each: impl FnMut(Walked),
-) {
-    let arch = mode.arch();
-    let tables = map.unconfirmed();
-    let mut cursor = Cursor::new(root);
-    for (op, first, last) in ranges {
-        let mut at = *first;
-        loop {
-            let (part, canonical) = arch.canonical_part(at, *last);
-            let (end, result) = if canonical {
-                let result = cursor.walk(arch, &tables, at);
-                let covered = match &result {
-                    Ok(found) => found.page.offset_mask(),
-                    Err(halt) => halt.covered_mask(arch),
+    /// Translates everything that leads to a page; what does not is left as it is. To be believed only if the map lost nothing
+    /// afterwards.
+    pub(super) fn translate_pages<A: Asked>(self, asked: &mut [A]) {
+        let mut exactly = |_: usize, asked: &mut A| {
+            if let Ok(found) = self.translate(asked.addr()) {
+                asked.answer(found);
+            }
+        };
+        specialised!(
+            self.known,
+            M => each::translate::<M, A>(self.map.tables(), self.root, asked, &mut exactly),
+            else asked.iter_mut().enumerate().for_each(|(op, asked)| exactly(op, asked))
+        );
+    }
+
+    /// Walks ranges `(op, first, last)` in order, one [`Walked`] per page or per entry that leads nowhere.
+    pub(super) fn walk_ranges(self, ranges: &[(usize, u64, u64)], mut each: impl FnMut(Walked)) {
+        let arch = self.arch;
+        let tables = self.map.unconfirmed();
+        let mut cursor = Cursor::new(self.root);
+        for (op, first, last) in ranges {
+            let mut at = *first;
+            loop {
+                let (part, canonical) = arch.canonical_part(at, *last);
+                let (end, result) = if canonical {
+                    let result = cursor.walk(arch, &tables, at);
+                    let covered = match &result {
+                        Ok(found) => found.page.offset_mask(),
+                        Err(halt) => halt.covered_mask(arch),
+                    };
+                    ((at | covered).min(part), result)
+                } else {
+                    (part, Err(Halt::not_canonical(self.root)))
                 };
-                ((at | covered).min(part), result)
-            } else {
-                (part, Err(Halt::not_canonical(root)))
-            };
-            each(Walked { op: *op, first: at, last: end, result });
-            match end.checked_add(1) {
-                Some(next) if end < *last => at = next,
-                _ => break,
+                each(Walked { op: *op, first: at, last: end, result });
+                match end.checked_add(1) {
+                    Some(next) if end < *last => at = next,
+                    _ => break,
+                }
             }
         }
     }
+}
+
+/// Translates one address, if every entry on its way is plain and every table at hand.
+fn translate_plain<M: Mode>(map: &DirectMap, root: PhysAddr, addr: u64) -> Found {
+    let found = single::translate::<M, AtHand>(map.tables(), root, addr);
+    if map.lost_nothing() { found } else { nothing_is_plain(map, root, addr) }
+}
+
+/// The same for a mode that has no walker of its own, and where bytes were lost: no address is plain.
+#[cold]
+#[inline(never)]
+fn nothing_is_plain(_map: &DirectMap, _root: PhysAddr, _addr: u64) -> Found {
+    Found::NOTHING
+}
+
+/// Translates one address, if every entry on its way is plain, wherever the tables are.
+#[inline(never)]
+fn translate_anywhere<M: Mode>(map: &DirectMap, root: PhysAddr, addr: u64) -> Found {
+    let found = single::translate::<M, Anywhere>(map.tables(), root, addr);
+    if map.lost_nothing() { found } else { Found::NOTHING }
 }
 
 /// Walks with every load confirmed: bytes were lost, here or elsewhere.

@@ -39,6 +39,7 @@ pub use self::{
     space::{AddressSpace, PageFlags, TranslateOp, Translation},
 };
 pub(crate) use self::{
+    mapped::Asked,
     pieces::{Merge, Piece},
     walk::Walked,
 };

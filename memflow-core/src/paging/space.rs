@@ -12,7 +12,7 @@ use super::{
     arch::Architecture,
     batch,
     entry::{Halt, Node},
-    mapped,
+    mapped::{Asked, InPlace, Known, PlainWalk, Refusable},
     pieces::{self, Piece},
     soft_fault::{self, SoftFaults},
     walk::{Called, Walked, walk},
@@ -20,25 +20,26 @@ use super::{
 use crate::{
     address::{PageSize, PhysAddr, VirtAddr},
     error::Reason,
-    memory::PhysicalMemory,
+    memory::{DirectMap, PhysicalMemory},
 };
 
 bitflags! {
-    /// What the page tables say of a page.
+    /// What the page tables say of a page. Each is one place left of its bit in an entry of x86 (the last comes around to the
+    /// first), so that a walk takes all of them over at once.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
     pub struct PageFlags: u16 {
         /// Writes are allowed at every level.
-        const WRITABLE = 1;
+        const WRITABLE = 1 << 2;
         /// User mode is allowed at every level.
-        const USER = 1 << 1;
+        const USER = 1 << 3;
         /// Instruction fetches are refused at some level.
-        const NO_EXECUTE = 1 << 2;
+        const NO_EXECUTE = 1;
         /// The page was used (bit of the page entry).
-        const ACCESSED = 1 << 3;
+        const ACCESSED = 1 << 6;
         /// The page was written (bit of the page entry).
-        const DIRTY = 1 << 4;
+        const DIRTY = 1 << 7;
         /// The translation survives a change of address space (bit of the page entry).
-        const GLOBAL = 1 << 5;
+        const GLOBAL = 1 << 9;
     }
 }
 
@@ -68,6 +69,25 @@ impl TranslateOp {
     /// A translation that nobody has tried yet.
     pub fn new(addr: VirtAddr) -> Self {
         Self { addr, outcome: None }
+    }
+}
+
+impl Asked for TranslateOp {
+    #[inline(always)]
+    fn addr(&self) -> u64 {
+        self.addr.as_u64()
+    }
+
+    #[inline(always)]
+    fn answer(&mut self, found: Translation) {
+        self.outcome = Some(Ok(found));
+    }
+}
+
+impl Refusable for TranslateOp {
+    #[cold]
+    fn refuse(&mut self, reason: Reason) {
+        self.outcome = Some(Err(reason));
     }
 }
 
@@ -108,6 +128,8 @@ impl TranslateOp {
 #[derive(Clone)]
 pub struct AddressSpace {
     arch: &'static Architecture,
+    known: Option<Known>,
+    plain_walk: PlainWalk,
     root: PhysAddr,
     soft_faults: Option<Arc<dyn SoftFaults>>,
 }
@@ -135,7 +157,14 @@ impl fmt::Debug for AddressSpace {
 impl AddressSpace {
     /// The space below `root`, a root register's value (CR3): bits that are not part of the address are ignored.
     pub fn new(arch: &'static Architecture, root: u64) -> Self {
-        Self { arch, root: PhysAddr::new(root & arch.root_mask), soft_faults: None }
+        let known = Known::of(arch);
+        Self {
+            arch,
+            known,
+            plain_walk: Known::plain_walk(known),
+            root: PhysAddr::new(root & arch.root_mask),
+            soft_faults: None,
+        }
     }
 
     /// The same space with an operating system that is asked about entries that are not present.
@@ -164,17 +193,34 @@ impl AddressSpace {
     ///
     /// # Errors
     /// The level at which the walk stopped, and why; or that the operating system paged the page out.
-    #[inline]
+    #[inline(always)]
     pub fn translate(&self, memory: &dyn PhysicalMemory, addr: VirtAddr) -> Result<Translation, Reason> {
-        let va = addr.as_u64();
+        if let Some(map) = memory.direct_map()
+            && let Some(found) = (self.plain_walk)(map, self.root, addr.as_u64()).get()
+        {
+            return Ok(found);
+        }
+        self.translate_carefully(memory, addr.as_u64())
+    }
+
+    /// Translates one address whatever is special about it, or about the memory.
+    #[cold]
+    #[inline(never)]
+    fn translate_carefully(&self, memory: &dyn PhysicalMemory, addr: u64) -> Result<Translation, Reason> {
         let result = match memory.direct_map() {
-            Some(map) => mapped::translate(self.arch, self.root, map, va),
-            None => self.translate_called(memory, va),
+            Some(map) => self.in_place(map).translate(addr),
+            None => self.translate_called(memory, addr),
         };
         match result {
             Ok(found) => Ok(found),
-            Err(halt) => self.settle_one(memory, va, &halt),
+            Err(halt) => self.settle_one(memory, addr, &halt),
         }
+    }
+
+    /// Tables that lie in this process.
+    #[inline]
+    fn in_place<'a>(&self, map: &'a DirectMap) -> InPlace<'a> {
+        InPlace { arch: self.arch, known: self.known, root: self.root, map }
     }
 
     /// Translates one address through calls.
@@ -191,13 +237,13 @@ impl AddressSpace {
     /// Memory without a direct map is called at most once per level of tables; only when a read of neighbouring entries
     /// fails in part, once more for those behind the failure. Reads that a [`SoftFaults`] makes come on top.
     pub fn translate_batch(&self, memory: &dyn PhysicalMemory, ops: &mut [TranslateOp]) {
+        if let [op] = ops {
+            op.outcome = Some(self.translate(memory, op.addr));
+            return;
+        }
         let mut stopped = Vec::new();
         if let Some(map) = memory.direct_map() {
-            mapped::translate_each(self.arch, self.root, map, ops, |op, va, halt| {
-                if self.resolver_for(&halt).is_some() {
-                    stopped.push(Walked { op, first: va, last: va, result: Err(halt) });
-                }
-            });
+            self.in_place(map).translate_each(ops, |halt| self.resolver_for(halt).is_some(), &mut stopped);
         } else {
             let ranges: Vec<_> =
                 ops.iter().enumerate().map(|(op, asked)| (op, asked.addr.as_u64(), asked.addr.as_u64())).collect();
@@ -219,6 +265,12 @@ impl AddressSpace {
         });
     }
 
+    /// Translates, in place, everything that the tables map; leaves the rest as it is. To be believed only if the map lost nothing
+    /// afterwards.
+    pub(crate) fn translate_pages<A: Asked>(&self, map: &DirectMap, asked: &mut [A]) {
+        self.in_place(map).translate_pages(asked);
+    }
+
     /// Walks all ranges `(op, first, last)` and calls `each` for every part of them: a page, or what an entry that leads nowhere
     /// covers. In order where the tables are in place and the operating system was not asked; in any order otherwise.
     pub(crate) fn walk_ranges(
@@ -233,7 +285,7 @@ impl AddressSpace {
             _ => each(walked.map_err(|halt| halt.reason())),
         };
         match memory.direct_map() {
-            Some(map) => mapped::walk_ranges(self.arch, self.root, map, ranges, &mut pass),
+            Some(map) => self.in_place(map).walk_ranges(ranges, &mut pass),
             None => batch::walk_ranges(self.arch, self.root, memory, ranges.iter().copied(), &mut pass),
         }
         self.settle(memory, &stopped, each);

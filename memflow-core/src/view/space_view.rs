@@ -5,6 +5,7 @@
 //! Keeps: bytes go straight into the callers' buffers; memory without a direct map is called at most once per level of tables and
 //! once for the bytes, whatever the batch; a failed part of an operation does not keep the others from arriving.
 
+mod at_hand;
 #[cfg(test)]
 mod tests;
 
@@ -198,17 +199,27 @@ impl MemoryView for SpaceView {
             return Ok(());
         }
         let mut ranges = Ranges::new();
-        for (index, op) in ops.iter_mut().enumerate() {
-            let (range, outcome) = self.start(index, op.addr, op.buf.len());
-            op.outcome = outcome;
-            ranges.extend(range);
-        }
         let called = match self.memory.direct_map() {
             Some(map) => {
+                let complete = at_hand::read(&self.space, map, ops, |index, op| {
+                    let (range, outcome) = self.start(index, op.addr, op.buf.len());
+                    op.outcome = outcome;
+                    ranges.extend(range);
+                });
+                if complete {
+                    return Ok(());
+                }
                 self.read_in_place(map, ops, &ranges);
                 Ok(())
             }
-            None => self.read_called(ops, &ranges),
+            None => {
+                for (index, op) in ops.iter_mut().enumerate() {
+                    let (range, outcome) = self.start(index, op.addr, op.buf.len());
+                    op.outcome = outcome;
+                    ranges.extend(range);
+                }
+                self.read_called(ops, &ranges)
+            }
         };
         if ops.iter().all(|op| op.outcome.is_done()) {
             return called;

@@ -72,6 +72,22 @@ fn duplicates_and_neighbours_share_reads() {
 }
 
 #[test]
+fn many_entries_here_and_there_in_a_table_are_one_read_and_few_are_not() {
+    let mut builder = MachineBuilder::new(PagingMode::X64, 0x40000).unwrap();
+    for number in 0..512 {
+        builder.map(VirtAddr::new(number << 12), PhysAddr::new(number << 12), PageSize::KIB_4, RWU).unwrap();
+    }
+    let machine = builder.build().unwrap();
+    let memory = called(&machine);
+    for (every, reads) in [(24, (1, 21 * 24 * 8 + 8)), (36, (15, 15 * 8))] {
+        let mut batch = ops((0..512).step_by(every).map(|number| number << 12 | 5));
+        machine.space.translate_batch(&memory, &mut batch);
+        assert!(batch.iter().all(|op| phys(op) == op.addr.as_u64()));
+        assert_eq!(memory.take_log().last().map(|call| (call.ops, call.bytes)), Some(reads));
+    }
+}
+
+#[test]
 fn empty_batch_and_one_without_canonical_addresses_make_no_call() {
     let machine = MachineBuilder::new(PagingMode::X64, 0x4000).unwrap().build().unwrap();
     let memory = called(&machine);

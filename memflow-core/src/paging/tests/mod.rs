@@ -16,4 +16,5 @@ mod garbage;
 mod maps;
 pub(crate) mod plan;
 mod properties;
+mod shapes;
 mod soft_faults;
