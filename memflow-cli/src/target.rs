@@ -22,6 +22,7 @@ use memflow_core::{
 use memflow_snapshot::MemoryLayout;
 
 use crate::{
+    cache,
     failure::{Failure, Outcome},
     output::Io,
     plugins::{self, PluginArgs},
@@ -50,6 +51,9 @@ pub(crate) struct TargetArgs {
     /// The OS layer that looks for the operating system: NAME:KEY=VALUE,…
     #[arg(long, value_name = "OS", default_value = "linux", hide_default_value = true)]
     os: String,
+    /// Neither use nor keep what was learnt of a kernel's build in earlier runs
+    #[arg(long)]
+    no_cache: bool,
     #[command(flatten)]
     plugins: PluginArgs,
 }
@@ -110,6 +114,7 @@ impl Target {
     /// process list can be read, else the first in which there is a kernel.
     pub(crate) fn os(&mut self, io: &mut Io<'_>) -> Outcome<Arc<dyn Os>> {
         let os: OsSpec = self.args.os.parse().map_err(|error: Error| Failure::Usage(error.to_string()))?;
+        let os = if self.args.no_cache { os } else { cache::told(&self.inventory, os) };
         let first = recognise(&self.inventory, &os, self.memory(), io);
         let alternatives = std::mem::take(&mut self.connection.alternatives);
         if alternatives.is_empty() || first.as_deref().is_ok_and(lists_every_process) {

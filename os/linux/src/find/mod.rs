@@ -15,6 +15,7 @@ mod scan;
 mod search;
 #[cfg(test)]
 mod tests;
+mod trampoline;
 mod vcpu;
 
 pub(crate) use self::search::{Found, find};

@@ -12,9 +12,15 @@
     clippy::panic
 )]
 
-use memflow_core::{Error, Result, VirtAddr};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
-use super::SymbolTable;
+use memflow_core::{Error, Result, VirtAddr, VirtRange};
+
+use super::{SymbolTable, raw::RawTable};
+use crate::memo::{Keep, Memo};
 
 /// The symbols of the kernel itself.
 ///
@@ -24,12 +30,60 @@ pub struct Symbols(Source);
 
 #[derive(Debug)]
 enum Source {
-    Table(SymbolTable),
+    Table(Box<Whole>),
     Few {
         known: Vec<(String, VirtAddr)>,
         /// Why there is no table.
         why: String,
     },
+}
+
+/// A whole table, expanded when the first question comes up whose answer is not known.
+struct Whole {
+    raw: RawTable,
+    table: OnceLock<SymbolTable>,
+    memo: Option<Remembered>,
+}
+
+/// Answers that were given: offsets in the kernel's image, as addresses differ from boot to boot.
+struct Remembered {
+    image: VirtRange,
+    offsets: Arc<Memo<Option<u64>>>,
+}
+
+impl fmt::Debug for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Whole").field("place", &self.raw.place).finish_non_exhaustive()
+    }
+}
+
+impl Whole {
+    fn table(&self) -> Result<&SymbolTable> {
+        if let Some(table) = self.table.get() {
+            return Ok(table);
+        }
+        let table = SymbolTable::decode(self.raw.clone())?;
+        Ok(self.table.get_or_init(|| table))
+    }
+
+    fn address_of(&self, name: &str) -> Option<VirtAddr> {
+        // A table that is not expanded yet was expanded before, from the same bytes, so this does not fail.
+        let table = || self.table().inspect_err(|error| log::error!("symbols that were read before: {error}")).ok();
+        let Some(Remembered { image, offsets }) = &self.memo else { return table()?.address_of(name) };
+        let mut outside = None;
+        let offset = offsets.answer(name, || {
+            let Some(table) = table() else { return (None, Keep::No) };
+            match table.address_of(name) {
+                Some(address) if image.contains(address) => (address.offset_from(image.start()), Keep::Yes),
+                Some(address) => {
+                    outside = Some(address);
+                    (None, Keep::No)
+                }
+                None => (None, Keep::Yes),
+            }
+        });
+        outside.or_else(|| offset.map(|offset| image.start().wrapping_add(offset)))
+    }
 }
 
 /// What is known of one name.
@@ -44,11 +98,34 @@ pub(crate) enum Sought {
 
 impl From<SymbolTable> for Symbols {
     fn from(table: SymbolTable) -> Self {
-        Self(Source::Table(table))
+        let raw = table.raw().clone();
+        Self(Source::Table(Box::new(Whole { raw, table: OnceLock::from(table), memo: None })))
     }
 }
 
 impl Symbols {
+    /// The symbols of a table that was expanded before without an error, with answers that were found in it: offsets in the image of
+    /// the kernel, which lies at `image`.
+    pub(crate) fn remembered(raw: RawTable, image: VirtRange, offsets: Arc<Memo<Option<u64>>>) -> Self {
+        let memo = Some(Remembered { image, offsets });
+        Self(Source::Table(Box::new(Whole { raw, table: OnceLock::new(), memo })))
+    }
+
+    /// Keeps answers from now on, of symbols in the kernel's image; `None` without a table.
+    pub(crate) fn remember(&mut self, image: VirtRange) -> Option<Arc<Memo<Option<u64>>>> {
+        let Source::Table(whole) = &mut self.0 else { return None };
+        let memo = || Remembered { image, offsets: Arc::new(Memo::new()) };
+        Some(whole.memo.get_or_insert_with(memo).offsets.clone())
+    }
+
+    /// The bytes of the table; `None` without one.
+    pub(crate) fn raw(&self) -> Option<&RawTable> {
+        match &self.0 {
+            Source::Table(whole) => Some(&whole.raw),
+            Source::Few { .. } => None,
+        }
+    }
+
     /// A few addresses, and why there are no more.
     pub(crate) fn few(known: Vec<(String, VirtAddr)>, why: impl Into<String>) -> Self {
         Self(Source::Few { known, why: why.into() })
@@ -60,7 +137,7 @@ impl Symbols {
     /// [`Error::Unsupported`] when it was not found, with what became of the search.
     pub fn table(&self) -> Result<&SymbolTable> {
         match &self.0 {
-            Source::Table(table) => Ok(table),
+            Source::Table(whole) => whole.table(),
             Source::Few { why, .. } => Err(Error::Unsupported {
                 what: "looking up symbols of this kernel".to_owned(),
                 why: format!("the kernel's symbol table was not found: {why}"),
@@ -72,7 +149,7 @@ impl Symbols {
     /// found and the address is not one of the few that are known without it: [`table`](Self::table) tells.
     pub fn address_of(&self, name: &str) -> Option<VirtAddr> {
         match &self.0 {
-            Source::Table(table) => table.address_of(name),
+            Source::Table(whole) => whole.address_of(name),
             Source::Few { known, .. } => known.iter().find(|(known, _)| known == name).map(|(_, address)| *address),
         }
     }
@@ -105,7 +182,7 @@ impl Symbols {
     /// Number and encoding, or which few there are; for evidence.
     pub(crate) fn describe(&self) -> String {
         match &self.0 {
-            Source::Table(table) => table.describe(),
+            Source::Table(whole) => whole.raw.place.describe(),
             Source::Few { known, .. } => {
                 let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
                 format!("no symbol table, only the addresses of {}", names.join(", "))
