@@ -47,19 +47,19 @@ impl<A: Clone> Memo<A> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer to a question; worked out by `ask` if it is new, and kept if `ask` says so.
-    pub(crate) fn answer(&self, question: &str, ask: impl FnOnce() -> (A, Keep)) -> A {
+    /// The answer to a question; worked out by `ask` if it is new, and kept. `None` when `ask` has none, which is not kept.
+    pub(crate) fn answer(&self, question: &str, ask: impl FnOnce() -> Option<A>) -> Option<A> {
         if let Some(known) = self.lock().known.get(question) {
-            return known.clone();
+            return Some(known.clone());
         }
         // Not under the lock: the first question may take long, and others are answered meanwhile.
-        let (answer, keep) = ask();
+        let answer = ask()?;
         let mut answers = self.lock();
-        if keep == Keep::Yes && answers.known.len() < MAX_ANSWERS {
+        if answers.known.len() < MAX_ANSWERS {
             answers.known.insert(question.to_owned(), answer.clone());
             answers.grown = true;
         }
-        answer
+        Some(answer)
     }
 
     /// All answers, and whether some are new.
@@ -69,13 +69,6 @@ impl<A: Clone> Memo<A> {
     }
 }
 
-/// Whether an answer holds as long as the memo does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Keep {
-    Yes,
-    No,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,11 +76,11 @@ mod tests {
     #[test]
     fn question_is_worked_out_once() {
         let memo = Memo::with(BTreeMap::from([("known".to_owned(), 1)]));
-        assert_eq!(memo.answer("known", || (9, Keep::Yes)), 1);
-        assert_eq!(memo.answer("new", || (2, Keep::Yes)), 2);
-        assert_eq!(memo.answer("new", || (9, Keep::Yes)), 2);
-        assert_eq!(memo.answer("passing", || (3, Keep::No)), 3);
-        assert_eq!(memo.answer("passing", || (4, Keep::No)), 4);
+        assert_eq!(memo.answer("known", || Some(9)), Some(1));
+        assert_eq!(memo.answer("new", || Some(2)), Some(2));
+        assert_eq!(memo.answer("new", || Some(9)), Some(2));
+        assert_eq!(memo.answer("passing", || None), None);
+        assert_eq!(memo.answer("other", || None), None);
         let (all, grown) = memo.all();
         assert_eq!((all.len(), grown), (2, true));
     }
@@ -96,7 +89,7 @@ mod tests {
     fn number_of_answers_is_limited() {
         let memo = Memo::new();
         for number in 0..MAX_ANSWERS + 10 {
-            assert_eq!(memo.answer(&number.to_string(), || (number, Keep::Yes)), number);
+            assert_eq!(memo.answer(&number.to_string(), || Some(number)), Some(number));
         }
         assert_eq!(memo.all().0.len(), MAX_ANSWERS);
     }

@@ -11,6 +11,7 @@ mod btf;
 mod idle;
 mod image;
 mod note;
+mod recall;
 mod scan;
 mod search;
 #[cfg(test)]

@@ -14,7 +14,7 @@
 use std::{fmt::Display, ops::ControlFlow, sync::Arc};
 
 use memflow_core::{
-    Error, MemoryViewExt, PhysAddr, Result, VirtAddr, VirtRange,
+    Error, MemoryViewExt, PhysAddr, Result, VirtAddr,
     error::ResultExt,
     memory::{MachineKind, PhysicalMemory},
     paging::AddressSpace,
@@ -24,12 +24,12 @@ use memflow_core::{
 use super::{
     blind, idle, image,
     note::{self, Confirmed, unsupported},
-    trampoline, vcpu,
+    recall, trampoline, vcpu,
 };
 use crate::{
     clock::Clock,
     kernel::LinuxOptions,
-    layout_cache::{Kept, Recalled, Store, recall},
+    layout_cache::{Kept, ROOTS, Store},
     symbols::{Known, SymbolTable, Symbols},
     types::Types,
     vmcoreinfo::VmcoreInfo,
@@ -101,7 +101,7 @@ impl Search<'_> {
         let Confirmed { space, note, known } = confirmed;
         let view = SpaceView::new(self.memory.clone(), space);
         let what = format!("{what}: {}", describe(view.space()));
-        if let Some(found) = self.recall_noted(&view, &note, &known) {
+        if let Some(found) = self.cache.as_ref().and_then(|cache| recall::noted(cache, &view, &note, &known)) {
             self.tell(what, found.symbols.describe());
             return Some(found);
         }
@@ -127,47 +127,16 @@ impl Search<'_> {
         }
     }
 
-    /// The kernel of a note, if the layout cache knows it.
-    fn recall_noted(&self, view: &SpaceView, note: &VmcoreInfo, known: &Known) -> Option<Found> {
-        let entry = self.cache.as_ref()?.load(&note.build_id_bytes()?)?;
-        let (_, stext) = known.anchors.iter().find(|(name, _)| *name == "_stext")?;
-        let start = stext.wrapping_sub(entry.symbol("_stext")?);
-        let agrees =
-            |(name, at): &(&str, VirtAddr)| entry.symbol(name).map(|offset| start.wrapping_add(offset)) == Some(*at);
-        if !known.anchors.iter().all(agrees) {
-            log::debug!("layout cache: the note names other addresses than the entry; it is not used");
-            return None;
-        }
-        let recalled = recall(view, entry, start);
-        let Recalled { symbols, types, kept } =
-            recalled.inspect_err(|error| log::debug!("layout cache: {error}")).ok()?;
-        let (space, note) = (view.space().clone(), Some(note.clone()));
-        Some(Found { space, note, symbols, types, kept: Some(kept) })
-    }
-
-    /// The kernel that an address space maps, if the layout cache knows it.
-    fn recall_mapped(&self, view: &SpaceView) -> Option<Found> {
-        let cache = self.cache.as_ref()?;
-        let starts: Vec<VirtAddr> = image::runs(view).iter().map(VirtRange::start).collect();
-        let candidates = cache.all().flat_map(|entry| starts.iter().map(move |start| (entry.clone(), *start)));
-        let found = candidates.filter_map(|(entry, start)| {
-            let recalled = recall(view, entry, start);
-            let Recalled { symbols, types, kept } =
-                recalled.inspect_err(|error| log::debug!("layout cache: {error}")).ok()?;
-            let space = kernel_space(view, &symbols).inspect_err(|error| log::debug!("layout cache: {error}")).ok()?;
-            Some(Found { space, note: None, symbols, types, kept: Some(kept) })
-        });
-        { found }.next()
-    }
-
     /// The kernel that an address space maps, without anything else known of it.
     pub(super) fn kernel_in(&self, view: &SpaceView) -> Result<Found> {
-        if let Some(found) = self.recall_mapped(view) {
+        if let Some(found) = self.cache.as_ref().and_then(|cache| recall::mapped(cache, view)) {
             return Ok(found);
         }
-        let symbols = image::symbols(view, &Known::default())?.into();
-        let space = kernel_space(view, &symbols)?;
-        complete(&SpaceView::new(view.memory().clone(), space), None, symbols)
+        let symbols = image::symbols(view, &Known::default())?;
+        let root = ROOTS.iter().find_map(|name| symbols.address_of(name));
+        let root = root.map_or_else(|| symbols.require("init_top_pgt"), Ok)?;
+        let space = kernel_space(view, root, symbols.require("linux_banner")?)?;
+        complete(&SpaceView::new(view.memory().clone(), space), None, symbols.into())
     }
 
     /// The note that led to these page tables, though not to symbols.
@@ -309,12 +278,9 @@ pub(super) fn describe(space: &AddressSpace) -> String {
     format!("page tables at physical {}, {}", space.root(), space.architecture().name)
 }
 
-/// The kernel's own address space, whose root its symbols name, reached through any address space that maps the kernel; confirmed
+/// The kernel's own address space, whose root has this address, reached through any address space that maps the kernel; confirmed
 /// by the banner, which both must see.
-pub(super) fn kernel_space(view: &SpaceView, symbols: &Symbols) -> Result<AddressSpace> {
-    // Names of the root: since v4.13, before.
-    let root = symbols.require("init_top_pgt").or_else(|_| symbols.require("init_level4_pgt"))?;
-    let banner = symbols.require("linux_banner")?;
+pub(super) fn kernel_space(view: &SpaceView, root: VirtAddr, banner: VirtAddr) -> Result<AddressSpace> {
     let not_mapped =
         |address, reason| Error::Access { kind: memflow_core::error::AccessKind::Read, address, len: 8, reason };
     let phys = |space: &AddressSpace, address| -> Result<PhysAddr> {

@@ -5,7 +5,7 @@
 //! file with a right hash. Numbers are little-endian.
 //!
 //! `"mflayout"`, BLAKE3 hash of the rest (32), format (u32), hash of the code (u64); build identification (u8 length, bytes); hash of
-//! the material (32); length of the image (u64); section of types (offset u64, length u64); symbol table (count u32, encoding u8, six
+//! the section of types and of the symbol table (32 each); length of the image (u64); section of types (offset u64, length u64); symbol table (count u32, encoding u8, six
 //! u64, base u8 and u64); symbols (u32 count; each a text, u8 and u64); types (u32 count; each a text, u8 and what it says). A text is
 //! a u16 length and UTF-8.
 #![deny(
@@ -19,6 +19,7 @@
 
 use std::collections::BTreeMap;
 
+use super::material::Material;
 use crate::{
     bytes::Bytes,
     memo::MAX_ANSWERS,
@@ -90,8 +91,8 @@ pub(crate) struct TablePlace {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Entry {
     pub(crate) build_id: Vec<u8>,
-    /// Hash of the bytes that the answers were found in.
-    pub(crate) material: [u8; 32],
+    /// Hashes of the bytes that the answers were found in.
+    pub(crate) material: Material,
     /// Bytes from `_text` to `_end`.
     pub(crate) image_len: u64,
     pub(crate) section: Part,
@@ -114,7 +115,8 @@ impl Entry {
         out.u64(CODE);
         out.u8(u8::try_from(self.build_id.len()).ok()?);
         out.0.extend(&self.build_id);
-        out.0.extend(self.material);
+        out.0.extend(self.material.section);
+        out.0.extend(self.material.table);
         out.u64(self.image_len);
         out.part(self.section);
         let TablePlace { symbols, encoding, names, texts, index, values, base } = self.table;
@@ -268,6 +270,10 @@ impl<'a> Reader<'a> {
         self.advance(self.bytes.slice(self.at, len), len)
     }
 
+    fn hash(&mut self) -> Option<[u8; 32]> {
+        self.take(32)?.first_chunk::<32>().copied()
+    }
+
     fn bool(&mut self) -> Option<bool> {
         match self.u8()? {
             0 => Some(false),
@@ -327,7 +333,7 @@ impl<'a> Reader<'a> {
     fn entry(&mut self) -> Option<Entry> {
         let len = self.u8().filter(|len| (1..=MAX_BUILD_ID).contains(&usize::from(*len)))?;
         let build_id = self.take(len.into())?.to_vec();
-        let material = *self.take(32)?.first_chunk::<32>()?;
+        let material = Material { section: self.hash()?, table: self.hash()? };
         let image_len = self.u64().filter(|len| *len <= MAX_IMAGE)?;
         let section = self.part(image_len)?;
         let symbols = self.u32()?;

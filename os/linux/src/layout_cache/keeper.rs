@@ -11,12 +11,13 @@
     clippy::panic
 )]
 
-use std::{sync::Arc, thread};
+use std::sync::Arc;
 
 use memflow_core::{Error, MemoryViewExt, Result, VirtAddr, VirtRange, view::SpaceView};
 
 use super::{
     entry::{Entry, Part, TablePlace},
+    material::{self, Material},
     store::Store,
 };
 use crate::{
@@ -31,10 +32,21 @@ const NEEDED: [&str; 8] =
     ["_text", "_stext", "init_uts_ns", "linux_banner", "init_task", "__start_notes", "__stop_notes", "__start_BTF"];
 /// Largest section of types that is read.
 const MAX_SECTION: u64 = 64 << 20;
+/// Names of the kernel's root page table: since v4.13, before.
+pub(crate) const ROOTS: [&str; 2] = ["init_top_pgt", "init_level4_pgt"];
 /// What the banner starts with.
 const BANNER: &[u8] = b"Linux version ";
 /// What the first task is called, with one processor; with more, a number follows.
 const FIRST_TASK: &[u8] = b"swapper";
+
+/// An entry that memory has confirmed.
+pub(crate) struct Confirmed {
+    entry: Entry,
+    image: VirtRange,
+    /// Address and length of the section of types.
+    section: (VirtAddr, u64),
+    place: Place,
+}
 
 /// An entry in use: its kernel's symbols and types, and what is needed to keep it.
 pub(crate) struct Recalled {
@@ -86,7 +98,7 @@ impl Keeper {
 }
 
 fn learn(view: &SpaceView, symbols: &mut Symbols, types: &mut Types) -> Option<Kept> {
-    let raw = symbols.raw()?.clone();
+    let raw = symbols.table().ok()?.raw().clone();
     let place = raw.place;
     if place.encoding == Encoding::Absolute {
         // Addresses differ from boot to boot, and with them the bytes of the table.
@@ -100,7 +112,8 @@ fn learn(view: &SpaceView, symbols: &mut Symbols, types: &mut Types) -> Option<K
         let part = Part { offset: offset(address)?, len };
         (part.offset.checked_add(len)? <= image.len()).then_some(part)
     };
-    let section = part(symbols.address_of("__start_BTF")?, u64::try_from(types.section().len()).ok()?)?;
+    let section_bytes = types.section()?;
+    let section = part(symbols.address_of("__start_BTF")?, u64::try_from(section_bytes.len()).ok()?)?;
     let table = TablePlace {
         symbols: place.symbols,
         encoding: place.encoding,
@@ -113,10 +126,14 @@ fn learn(view: &SpaceView, symbols: &mut Symbols, types: &mut Types) -> Option<K
             None => None,
         },
     };
-    let material = hash(types.section(), &raw);
+    let material = Material { section: material::of_section(section_bytes), table: material::of_table(&raw) };
     let known = (symbols.remember(image)?, types.remember());
     for name in NEEDED {
         symbols.address_of(name)?;
+    }
+    // One of them is there; it depends on the version, which.
+    for name in ROOTS {
+        symbols.address_of(name);
     }
     types.find_field("task_struct", "comm")?;
     let entry = Entry {
@@ -131,11 +148,11 @@ fn learn(view: &SpaceView, symbols: &mut Symbols, types: &mut Types) -> Option<K
     Some(Kept { entry, symbols: known.0, types: known.1 })
 }
 
-/// The symbols and types of the kernel whose image starts at `start`, if the entry is of that kernel.
+/// Checks that an entry is of the kernel whose image starts at `start`.
 ///
 /// # Errors
 /// What in memory is not as the entry says.
-pub(crate) fn recall(view: &SpaceView, entry: Entry, start: VirtAddr) -> Result<Recalled> {
+pub(crate) fn confirm(view: &SpaceView, entry: Entry, start: VirtAddr) -> Result<Confirmed> {
     let differs = |what: &'static str, address: VirtAddr, expected: String| Error::Corrupt {
         what,
         address: address.into(),
@@ -185,43 +202,44 @@ pub(crate) fn recall(view: &SpaceView, entry: Entry, start: VirtAddr) -> Result<
         values: at(values),
         base: base.map(at),
     };
-    let raw = RawTable::read(view, place)?;
-    let section_at = at(entry.section.offset);
-    if entry.section.len > MAX_SECTION {
-        return Err(Error::Limit { what: "BTF section", address: section_at.into(), limit: MAX_SECTION });
+    let section = (at(entry.section.offset), entry.section.len);
+    if section.1 > MAX_SECTION {
+        return Err(Error::Limit { what: "BTF section", address: section.0.into(), limit: MAX_SECTION });
     }
-    let section = view.read_bytes(section_at, entry.section.len)?;
-    if hash(&section, &raw) != entry.material {
-        return Err(differs(
-            "types and symbols",
-            start,
-            "those of the kernel that is known by this build id".to_owned(),
-        ));
+    place.check()?;
+    let material = material::of_memory(view, section, &place)?;
+    if material != entry.material {
+        return Err(differs("types and symbols", start, "those that are known by this build id".to_owned()));
     }
-    let symbols = Arc::new(Memo::with(entry.symbols.clone()));
-    let types = Arc::new(Memo::with(entry.types.clone()));
-    Ok(Recalled {
-        symbols: Symbols::remembered(raw, image, symbols.clone()),
-        types: Types::remembered(section, types.clone()),
-        kept: Kept { entry, symbols, types },
-    })
+    Ok(Confirmed { entry, image, section, place })
 }
 
-/// The hash of all that answers are found in, on two threads, as it is most of the work of starting.
-fn hash(section: &[u8], raw: &RawTable) -> [u8; 32] {
-    let of_table = || {
-        let mut hasher = blake3::Hasher::new();
-        for part in raw.parts() {
-            hasher.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
-            hasher.update(part);
+impl Confirmed {
+    /// The address of a symbol, if the entry says that there is one.
+    pub(crate) fn address_of(&self, name: &str) -> Option<VirtAddr> {
+        self.entry.symbol(name).map(|offset| self.image.start().wrapping_add(offset))
+    }
+
+    /// The kernel's symbols and types, of which those that the entry does not answer are found through `view`.
+    pub(crate) fn open(self, view: &SpaceView) -> Recalled {
+        let Self { entry, image, section, place } = self;
+        let symbols = Arc::new(Memo::with(entry.symbols.clone()));
+        let types = Arc::new(Memo::with(entry.types.clone()));
+        let own_view = || SpaceView::new(view.memory().clone(), view.space().clone());
+        let (view, expected) = (own_view(), entry.material.table);
+        let read_table = move || {
+            let raw = RawTable::read(&view, place)?;
+            material::expect(place.names, expected, material::of_table(&raw)).map(|()| raw)
+        };
+        let (view, expected) = (own_view(), entry.material.section);
+        let read_section = move || {
+            let bytes = view.read_bytes(section.0, section.1)?;
+            material::expect(section.0, expected, material::of_section(&bytes)).map(|()| bytes)
+        };
+        Recalled {
+            symbols: Symbols::remembered(place, Box::new(read_table), image, symbols.clone()),
+            types: Types::remembered(Box::new(read_section), types.clone()),
+            kept: Kept { entry, symbols, types },
         }
-        hasher.finalize()
-    };
-    let (of_section, of_table) = thread::scope(|scope| {
-        let other = thread::Builder::new().spawn_scoped(scope, of_table);
-        let of_section = blake3::hash(section);
-        // Without another thread it takes longer.
-        (of_section, other.ok().and_then(|other| other.join().ok()).unwrap_or_else(of_table))
-    });
-    *blake3::Hasher::new().update(of_section.as_bytes()).update(of_table.as_bytes()).finalize().as_bytes()
+    }
 }

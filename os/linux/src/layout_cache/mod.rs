@@ -16,11 +16,13 @@
 
 mod entry;
 mod keeper;
+mod material;
 mod store;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use self::{
-    keeper::{Keeper, Kept, Recalled, recall},
+    entry::Entry,
+    keeper::{Confirmed, Keeper, Kept, ROOTS, Recalled, confirm},
     store::Store,
 };

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs};
 use super::{
     Store,
     entry::{Entry, Part, TablePlace},
+    material::Material,
 };
 use crate::{
     symbols::Encoding,
@@ -16,7 +17,7 @@ fn sample(build_id: u8) -> Entry {
     let field = |bits| Answer::Field(Some(Field { offset: 8, size: 4, bits }));
     Entry {
         build_id: vec![build_id; 20],
-        material: [0x5a; 32],
+        material: Material { section: [0x5a; 32], table: [0xa5; 32] },
         image_len: 0x10_0000,
         section: Part { offset: 0x8000, len: 0x1000 },
         table: TablePlace {

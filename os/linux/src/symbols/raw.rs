@@ -43,6 +43,33 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Checks that no part is larger than any kernel's.
+    pub(crate) fn check(&self) -> Result<()> {
+        let within = |what: &str, found: u64, limit: u64| {
+            if found > limit {
+                return Err(corrupt(self.names, format!("at most {limit} {what}"), found.to_string()));
+            }
+            Ok(())
+        };
+        within("symbols", self.symbols.into(), MAX_SYMBOLS.into())?;
+        within("bytes of names", self.names_len, MAX_NAMES)?;
+        within("bytes of tokens", self.texts_len, MAX_TEXTS)
+    }
+
+    fn values_len(&self) -> u64 {
+        u64::from(self.symbols).saturating_mul(Values::width(self.encoding))
+    }
+
+    /// Address and length of each part, in the order of [`RawTable::parts`].
+    pub(crate) fn ranges(&self) -> [(VirtAddr, u64); 4] {
+        [
+            (self.names, self.names_len),
+            (self.token_table, self.texts_len),
+            (self.token_index, INDEX_LEN),
+            (self.values, self.values_len()),
+        ]
+    }
+
     /// Number and encoding, for evidence.
     pub(crate) fn describe(&self) -> String {
         let encoding = match self.encoding {
@@ -70,15 +97,7 @@ pub(crate) struct RawTable {
 impl RawTable {
     /// Reads the parts.
     pub(crate) fn read(view: &dyn MemoryView, place: Place) -> Result<Self> {
-        let within = |what: &str, found: u64, limit: u64| {
-            if found > limit {
-                return Err(corrupt(place.names, format!("at most {limit} {what}"), found.to_string()));
-            }
-            Ok(())
-        };
-        within("symbols", place.symbols.into(), MAX_SYMBOLS.into())?;
-        within("bytes of names", place.names_len, MAX_NAMES)?;
-        within("bytes of tokens", place.texts_len, MAX_TEXTS)?;
+        place.check()?;
         let (values, base) = read_values(view, &place)?;
         Ok(Self {
             place,
@@ -102,6 +121,5 @@ pub(super) fn read_values(view: &dyn MemoryView, place: &Place) -> Result<(Vec<u
         Some(base) => u64::from_le(view.read::<u64>(base)?),
         None => place.values.as_u64(),
     };
-    let len = u64::from(place.symbols).saturating_mul(Values::width(place.encoding));
-    Ok((view.read_bytes(place.values, len)?, base))
+    Ok((view.read_bytes(place.values, place.values_len())?, base))
 }

@@ -14,7 +14,7 @@
     clippy::panic
 )]
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 use memflow_core::{Error, Result, VirtAddr};
 
@@ -126,9 +126,8 @@ pub(super) struct Array {
 }
 
 /// A parsed section.
-#[derive(Default)]
 pub(super) struct Btf {
-    bytes: Arc<Vec<u8>>,
+    bytes: Vec<u8>,
     types_at: u64,
     types_len: u64,
     strings_at: u64,
@@ -189,7 +188,7 @@ pub(crate) fn extent(start: &[u8]) -> Option<u64> {
 
 impl Btf {
     /// Reads the header and walks all records once.
-    pub(super) fn parse(bytes: Arc<Vec<u8>>) -> Result<Self> {
+    pub(super) fn parse(bytes: Vec<u8>) -> Result<Self> {
         let view = Bytes(&bytes);
         let Header { types_at, types_len, strings_at, strings_len } = header(view)?;
         let types = view.slice(types_at, types_len).ok_or_else(|| {
@@ -216,6 +215,11 @@ impl Btf {
             at = end;
         }
         Ok(Self { types_at, types_len, strings_at, strings_len, records, bytes })
+    }
+
+    /// The section.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     fn types(&self) -> Bytes<'_> {

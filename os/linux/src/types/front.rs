@@ -12,7 +12,7 @@ use std::{
 use memflow_core::{Error, Result};
 
 use super::index::Index;
-use crate::memo::{Keep, Memo};
+use crate::memo::Memo;
 
 /// Where a member lies in a structure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,15 +40,18 @@ pub(crate) enum Answer {
 
 /// The kernel's types, from its BTF section.
 pub struct Types {
-    bytes: Arc<Vec<u8>>,
-    /// The section, parsed when the first question comes up whose answer is not known.
-    index: OnceLock<Index>,
+    /// The section, read and parsed when the first question comes up whose answer is not known; why not, if that failed.
+    index: OnceLock<Result<Index, String>>,
+    read: Option<Box<ReadSection>>,
     memo: Option<Arc<Memo<Answer>>>,
 }
 
+/// Reads the section.
+type ReadSection = dyn Fn() -> Result<Vec<u8>> + Send + Sync;
+
 impl fmt::Debug for Types {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Types").field("section", &self.bytes.len()).finish_non_exhaustive()
+        f.debug_struct("Types").field("parsed", &self.index.get().is_some()).finish_non_exhaustive()
     }
 }
 
@@ -58,14 +61,13 @@ impl Types {
     /// # Errors
     /// [`Error::Corrupt`] with the offset in the section at which it contradicts itself or uses a kind that is not known.
     pub fn parse(btf: impl Into<Vec<u8>>) -> Result<Self> {
-        let bytes = Arc::new(btf.into());
-        let index = Index::parse(bytes.clone())?;
-        Ok(Self { bytes, index: OnceLock::from(index), memo: None })
+        let index = Index::parse(btf.into())?;
+        Ok(Self { index: OnceLock::from(Ok(index)), read: None, memo: None })
     }
 
     /// The types of a section that was parsed before without an error, with the answers that were found in it.
-    pub(crate) fn remembered(bytes: Vec<u8>, memo: Arc<Memo<Answer>>) -> Self {
-        Self { bytes: Arc::new(bytes), index: OnceLock::new(), memo: Some(memo) }
+    pub(crate) fn remembered(read: Box<ReadSection>, memo: Arc<Memo<Answer>>) -> Self {
+        Self { index: OnceLock::new(), read: Some(read), memo: Some(memo) }
     }
 
     /// Keeps the answers from now on.
@@ -73,27 +75,36 @@ impl Types {
         self.memo.get_or_insert_with(|| Arc::new(Memo::new())).clone()
     }
 
-    /// The section.
-    pub(crate) fn section(&self) -> &[u8] {
-        &self.bytes
+    /// The section, if it was read.
+    pub(crate) fn section(&self) -> Option<&[u8]> {
+        self.index.get()?.as_ref().ok().map(Index::section)
     }
 
-    fn index(&self) -> &Index {
-        self.index.get_or_init(|| {
-            Index::parse(self.bytes.clone()).unwrap_or_else(|error| {
-                // These very bytes were parsed before, by this very code.
-                log::error!("types that were parsed before cannot be: {error}");
-                Index::default()
-            })
+    /// The parsed section.
+    fn index(&self) -> Result<&Index> {
+        let index = self.index.get_or_init(|| {
+            let bytes = self.read.as_ref().map_or_else(|| Ok(Vec::new()), |read| read());
+            // These very bytes were parsed before, so only reading them can fail.
+            bytes.and_then(Index::parse).map_err(|error| error.to_string())
+        });
+        index.as_ref().map_err(|why| Error::Unsupported {
+            what: "looking up types of this kernel".to_owned(),
+            why: format!("they cannot be read again: {why}"),
         })
     }
 
     /// The answer to a question, which is only put into words if answers are kept.
-    fn answer(&self, question: impl FnOnce() -> String, find: impl FnOnce(&Index) -> Answer) -> Answer {
-        match &self.memo {
-            Some(memo) => memo.answer(&question(), || (find(self.index()), Keep::Yes)),
-            None => find(self.index()),
-        }
+    fn answer(&self, question: impl FnOnce() -> String, find: impl Fn(&Index) -> Answer) -> Result<Answer> {
+        let Some(memo) = &self.memo else { return self.index().map(find) };
+        let (question, mut failure) = (question(), None);
+        let found = memo.answer(&question, || match self.index() {
+            Ok(index) => Some(find(index)),
+            Err(error) => {
+                failure = Some(error);
+                None
+            }
+        });
+        found.ok_or_else(|| failure.unwrap_or(Error::NotFound { what: "answer", name: question }))
     }
 
     /// The member that `path` names in `structure`, or `None` when the structure or the member does not exist.
@@ -102,10 +113,14 @@ impl Types {
     /// the first element, `mem[2].base` in the third). Members of anonymous structures and unions are found by their own name. A
     /// pointer ends a path: what it points to is another structure.
     pub fn find_field(&self, structure: &str, path: &str) -> Option<Field> {
+        told(self.look_up(structure, path))?
+    }
+
+    fn look_up(&self, structure: &str, path: &str) -> Result<Option<Field>> {
         let question = || format!("field\t{structure}\t{path}");
-        match self.answer(question, |index| Answer::Field(index.find_field(structure, path))) {
-            Answer::Field(field) => field,
-            _ => self.index().find_field(structure, path),
+        match self.answer(question, |index| Answer::Field(index.find_field(structure, path)))? {
+            Answer::Field(field) => Ok(field),
+            _ => Ok(self.index()?.find_field(structure, path)),
         }
     }
 
@@ -114,7 +129,7 @@ impl Types {
     /// # Errors
     /// [`Error::NotFound`] that names the structure, or the structure and the member.
     pub fn field(&self, structure: &str, path: &str) -> Result<Field> {
-        if let Some(field) = self.find_field(structure, path) {
+        if let Some(field) = self.look_up(structure, path)? {
             return Ok(field);
         }
         Err(if self.has(structure) {
@@ -130,9 +145,9 @@ impl Types {
     /// [`Error::NotFound`] when there is no such type.
     pub fn size_of(&self, structure: &str) -> Result<u64> {
         let question = || format!("size\t{structure}");
-        let size = match self.answer(question, |index| Answer::Size(index.find_size(structure))) {
+        let size = match self.answer(question, |index| Answer::Size(index.find_size(structure)))? {
             Answer::Size(size) => size,
-            _ => self.index().find_size(structure),
+            _ => self.index()?.find_size(structure),
         };
         size.ok_or_else(|| Error::NotFound { what: "type", name: structure.to_owned() })
     }
@@ -140,18 +155,23 @@ impl Types {
     /// True when the structure, union, typedef, enumeration or basic type exists.
     pub fn has(&self, structure: &str) -> bool {
         let question = || format!("has\t{structure}");
-        match self.answer(question, |index| Answer::Exists(index.has(structure))) {
-            Answer::Exists(exists) => exists,
-            _ => self.index().has(structure),
+        match told(self.answer(question, |index| Answer::Exists(index.has(structure)))) {
+            Some(Answer::Exists(exists)) => exists,
+            _ => told(self.index()).is_some_and(|index| index.has(structure)),
         }
     }
 
     /// The value of a constant. An empty `enumeration` looks in all of them, named or not.
     pub fn enum_value(&self, enumeration: &str, constant: &str) -> Option<i64> {
         let question = || format!("constant\t{enumeration}\t{constant}");
-        match self.answer(question, |index| Answer::Constant(index.enum_value(enumeration, constant))) {
-            Answer::Constant(value) => value,
-            _ => self.index().enum_value(enumeration, constant),
+        match told(self.answer(question, |index| Answer::Constant(index.enum_value(enumeration, constant)))) {
+            Some(Answer::Constant(value)) => value,
+            _ => told(self.index())?.enum_value(enumeration, constant),
         }
     }
+}
+
+/// What there is, where a failure can be told in the log only: types that were read once cannot be read again.
+fn told<T>(result: Result<T>) -> Option<T> {
+    result.inspect_err(|error| log::error!("{error}")).ok()
 }

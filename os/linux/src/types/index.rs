@@ -12,8 +12,6 @@
     clippy::panic
 )]
 
-use std::sync::Arc;
-
 use memflow_core::Result;
 
 use super::{
@@ -30,7 +28,6 @@ const MEMBER_LIMIT: u32 = 1 << 14;
 const SAME_NAME_LIMIT: usize = 64;
 
 /// A parsed section. Parsing walks the records once; names are resolved by an index that is built at the same time.
-#[derive(Default)]
 pub(super) struct Index {
     btf: Btf,
     /// Hash of the name and id of every type that has a size or constants; sorted.
@@ -39,7 +36,7 @@ pub(super) struct Index {
 
 impl Index {
     /// Parses a whole section.
-    pub(super) fn parse(bytes: Arc<Vec<u8>>) -> Result<Self> {
+    pub(super) fn parse(bytes: Vec<u8>) -> Result<Self> {
         let btf = Btf::parse(bytes)?;
         let mut names: Vec<(u32, u32)> = btf
             .ids()
@@ -54,6 +51,11 @@ impl Index {
             .collect();
         names.sort_unstable();
         Ok(Self { btf, names })
+    }
+
+    /// The bytes that were parsed.
+    pub(super) fn section(&self) -> &[u8] {
+        self.btf.bytes()
     }
 
     /// As [`Types::find_field`](super::Types::find_field).
