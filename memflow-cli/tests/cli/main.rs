@@ -3,6 +3,7 @@
 //! Must not know: anything of the library; what is expected comes from the demo guest's own /proc and from files made here.
 
 mod bad_input;
+mod cache;
 mod demo;
 mod dump;
 mod help;

@@ -25,8 +25,7 @@ use memflow_core::{
 
 use super::{
     image,
-    search::{Found, Search},
-    vcpu,
+    search::{Found, Search, describe},
 };
 
 /// Pages of the first MiB.
@@ -55,7 +54,20 @@ pub(super) fn find(search: &mut Search<'_>) -> Option<Found> {
         search.tell("page tables in the first MiB", became);
         return None;
     }
-    vcpu::attempt(search, "boot trampoline", AddressSpace::new(arch, root.as_u64()))
+    let view = SpaceView::new(search.memory.clone(), AddressSpace::new(arch, root.as_u64()));
+    let what = format!("boot trampoline: {}", describe(view.space()));
+    match search.kernel_in(&view) {
+        Ok(found) => {
+            let own = describe(&found.space);
+            search.tell(what, format!("kernel's own {own}; {}", found.symbols.describe()));
+            Some(found)
+        }
+        Err(error) => {
+            // A kernel that cannot be used is remembered by the steps that follow: they know its release.
+            search.tell(what, format!("refused: {error}"));
+            None
+        }
+    }
 }
 
 /// The pages whose last entry could be that of a root.

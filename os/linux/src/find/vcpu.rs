@@ -81,8 +81,7 @@ fn modes(registers: &X86Registers) -> Option<Vec<&'static Architecture>> {
     })
 }
 
-/// Looks for the kernel through an address space.
-pub(super) fn attempt(search: &mut Search<'_>, what: &str, space: AddressSpace) -> Option<Found> {
+fn attempt(search: &mut Search<'_>, what: &str, space: AddressSpace) -> Option<Found> {
     let view = SpaceView::new(search.memory.clone(), space.clone());
     match search.kernel_in(&view) {
         Ok(found) => {

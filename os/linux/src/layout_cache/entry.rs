@@ -42,7 +42,7 @@ const CODE: u64 = fnv(&[
 /// Largest entry that is read or written.
 pub(super) const MAX_LEN: u64 = 1 << 20;
 /// Longest build identification; the usual ones have 20 bytes.
-const MAX_BUILD_ID: usize = 64;
+pub(super) const MAX_BUILD_ID: usize = 64;
 /// Largest image of a kernel: where it may lie.
 const MAX_IMAGE: u64 = 1 << 30;
 
@@ -110,9 +110,14 @@ impl Entry {
 
     /// The entry as bytes; `None` when it is larger than an entry may be.
     pub(super) fn to_bytes(&self) -> Option<Vec<u8>> {
+        let rest = [FORMAT.to_le_bytes().as_slice(), &CODE.to_le_bytes(), &self.to_body()?].concat();
+        let bytes = [MAGIC.as_slice(), blake3::hash(&rest).as_bytes(), &rest].concat();
+        (u64::try_from(bytes.len()).ok()? <= MAX_LEN).then_some(bytes)
+    }
+
+    /// What the entry says, without what tells whether it is whole and of this version.
+    pub(crate) fn to_body(&self) -> Option<Vec<u8>> {
         let mut out = Writer(Vec::new());
-        out.u32(FORMAT);
-        out.u64(CODE);
         out.u8(u8::try_from(self.build_id.len()).ok()?);
         out.0.extend(&self.build_id);
         out.0.extend(self.material.section);
@@ -137,9 +142,7 @@ impl Entry {
             out.text(question)?;
             out.answer(*answer);
         }
-        let hash = blake3::hash(&out.0);
-        let bytes = [MAGIC.as_slice(), hash.as_bytes(), &out.0].concat();
-        (u64::try_from(bytes.len()).ok()? <= MAX_LEN).then_some(bytes)
+        Some(out.0)
     }
 
     /// Reads an entry back.
@@ -156,6 +159,12 @@ impl Entry {
         if reader.u32() != Some(FORMAT) || reader.u64() != Some(CODE) {
             return Err("was written by another version");
         }
+        Self::parse_body(rest.get(12..).unwrap_or_default())
+    }
+
+    /// Reads back what [`to_body`](Self::to_body) made.
+    pub(crate) fn parse_body(body: &[u8]) -> Result<Self, &'static str> {
+        let mut reader = Reader { bytes: Bytes(body), at: 0 };
         let entry = reader.entry().ok_or("makes no sense")?;
         if reader.at != reader.bytes.len() {
             return Err("has more bytes than an entry");

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use memflow_core::{Error, MemoryViewExt, Result, VirtAddr, VirtRange, view::SpaceView};
 
 use super::{
-    entry::{Entry, Part, TablePlace},
+    entry::{Entry, MAX_BUILD_ID, Part, TablePlace},
     material::{self, Material},
     store::Store,
 };
@@ -82,6 +82,10 @@ impl Drop for Keeper {
 impl Keeper {
     /// Goes on with an entry that was found.
     pub(crate) fn go_on(store: Store, kept: Kept) -> Self {
+        log::debug!(
+            "the kernel with build id {} is known from an earlier run",
+            identity::hexadecimal(&kept.entry.build_id)
+        );
         Self { store, is_recalled: true, kept }
     }
 
@@ -106,7 +110,7 @@ fn learn(view: &SpaceView, symbols: &mut Symbols, types: &mut Types) -> Option<K
     }
     let (start, end) = (symbols.address_of("_text")?, symbols.address_of("_end")?);
     let image = VirtRange::new(start, end.offset_from(start)?)?;
-    let build_id = identity::build_id(view, symbols)?;
+    let build_id = identity::build_id(view, symbols).filter(|id| (1..=MAX_BUILD_ID).contains(&id.len()))?;
     let offset = |address: VirtAddr| address.offset_from(image.start()).filter(|_| image.contains(address));
     let part = |address: VirtAddr, len: u64| {
         let part = Part { offset: offset(address)?, len };

@@ -43,7 +43,8 @@ impl Store {
 
     /// All entries, those first that were written last.
     pub(crate) fn all(&self) -> impl Iterator<Item = Entry> {
-        self.files().into_iter().take(MAX_ENTRIES).filter_map(|(_, path)| read(&path))
+        let finished = |path: &PathBuf| path.to_str().is_some_and(|path| path.ends_with(SUFFIX));
+        self.files().into_iter().map(|(_, path)| path).filter(finished).take(MAX_ENTRIES).filter_map(|path| read(&path))
     }
 
     /// Writes an entry in place of the one that the kernel has.

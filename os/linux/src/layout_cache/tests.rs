@@ -92,7 +92,7 @@ fn forged_entries_with_a_right_hash_are_refused_or_stay_within_limits() {
             let at = 40 + next(&mut state) % (forged.len() - 40);
             forged[at] = next(&mut state) as u8;
         }
-        forged.truncate(if next(&mut state) % 4 == 0 {
+        forged.truncate(if next(&mut state).is_multiple_of(4) {
             40 + next(&mut state) % (bytes.len() - 40)
         } else {
             bytes.len()

@@ -28,8 +28,8 @@ pub(super) const INDEX_LEN: u64 = 512;
 const MAX_TOKENS: u64 = 16 << 10;
 /// Most bytes from the count of symbols to the tokens: names, markers and (v6.2, v6.3) sequence numbers.
 const MAX_BEFORE: u64 = 24 << 20;
-/// Bytes before the tokens that are looked at first: twice what a distribution's kernel needs.
-const USUAL_BEFORE: u64 = 6 << 20;
+/// Bytes before the tokens that are looked at first: more than a distribution's kernel needs.
+const USUAL_BEFORE: u64 = 4 << 20;
 /// Fewest symbols of a kernel worth the name.
 const MIN_SYMBOLS: u32 = 256;
 /// Names walked in search of the right count and start, over all wrong ones.
