@@ -4,10 +4,10 @@
 //! Keeps: an entry is whole or refused: a hash covers every byte; what is read back is checked all the same, as anybody can write a
 //! file with a right hash. Numbers are little-endian.
 //!
-//! `"mflayout"`, BLAKE3 hash of the rest (32), format (u32), hash of the code (u64); build identification (u8 length, bytes); hash of
-//! the section of types and of the symbol table (32 each); length of the image (u64); section of types (offset u64, length u64); symbol table (count u32, encoding u8, six
-//! u64, base u8 and u64); symbols (u32 count; each a text, u8 and u64); types (u32 count; each a text, u8 and what it says). A text is
-//! a u16 length and UTF-8.
+//! `"mflayout"`, BLAKE3 hash of the rest (32), format (u32), hash of the code (u64); build identification (u8 length, bytes); hashes of
+//! the section of types and of the symbol table (32 each); length of the image (u64); section of types (offset u64, length u64);
+//! symbol table (count u32, encoding u8, six u64, base u8 and u64); symbols (u32 count; each a text, u8 and u64); types (u32 count;
+//! each a text, u8 and what it says). A text is a u16 length and UTF-8.
 #![deny(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
