@@ -1,17 +1,21 @@
 //! A machine inside a machine: the inner one is found in the memory of a process of the outer one, and everything said of it
 //! equals what it said of itself.
 
-use std::sync::Arc;
+use std::{ffi::OsStr, process::Command, sync::Arc};
 
 use memflow_core::{
     MemoryViewExt, PhysAddr, PhysicalMemory, VirtAddr,
     memory::{Outcome, PhysRead, PhysicalMemoryExt},
     os::{Os, ProcessInfo, RegionKind},
+    plugin::{
+        Inventory,
+        args::{ConnectorSpec, OsSpec},
+    },
 };
 use memflow_guests::{CapturedGuest, Inner, NESTED, known_text};
 use memflow_linux::{LinuxOptions, LinuxOs};
 use memflow_process::{GuestRun, Options, ProcessMemory, Target};
-use memflow_tests::{Opened, guest};
+use memflow_tests::{Form, Opened, built, guest};
 
 /// Calls `compare` for each form of the outer guest, with the machine inside, opened by the name of the process.
 fn check(compare: impl Fn(&CapturedGuest, &Inner, &Opened, &Arc<ProcessMemory>)) {
@@ -81,32 +85,34 @@ fn inner_kernel_is_named() {
 
 #[test]
 fn inner_processes_equal_their_own_proc() {
-    check(|_, inner, _, memory| {
-        let os = open_inner(memory);
-        let mut found = os.processes().unwrap().into_complete().unwrap();
-        found.sort_by_key(|process| process.pid);
-        let expected = inner.truth.processes().unwrap();
-        let pids: Vec<u32> = expected.iter().map(|process| process.pid).collect();
-        assert_eq!(found.iter().map(|process| process.pid).collect::<Vec<_>>(), pids);
-        assert!(expected.iter().filter(|process| !process.kernel_thread).count() >= 15);
-        for (ours, truth) in found.iter().zip(&expected) {
-            let what = format!("inner pid {} ({})", truth.pid, truth.name);
-            assert_eq!(ours.parent_pid, truth.ppid, "parent of {what}");
-            assert_eq!((ours.uid, ours.gid), (Some(truth.uid), Some(truth.gid)), "owner of {what}");
-            assert_eq!((ours.threads, ours.kernel_thread), (truth.threads, truth.kernel_thread), "kind of {what}");
-            assert_eq!(ours.start_time.as_millis() / 10, u128::from(truth.start_ticks), "start of {what}");
-            let name = if truth.kernel_thread { task_name(ours) } else { &ours.name };
-            let printed = if truth.kernel_thread { truth.task_name() } else { &truth.name };
-            assert_eq!(name, printed, "name of {what}");
-            // A kernel thread may wake up while the agent writes down the others; what the agent itself does is to run.
-            let changed = truth.kernel_thread && (ours.state.letter() == 'R' || truth.state == 'R');
-            assert!(ours.state.letter() == truth.state || changed, "state of {what}: {}", ours.state);
-        }
-        // The CPU stopped in the agent, so its tables are loaded; with page-table isolation, those for user mode, in the page after.
-        let agent = inner.truth.agent_pid().unwrap();
-        let root = found.iter().find(|process| process.pid == agent).and_then(|process| process.root);
-        assert_eq!(root.map(|root| root & !0x1fff), Some(inner.cr3 & !0x1fff));
-    });
+    check(|_, inner, _, memory| assert_processes(&open_inner(memory), inner));
+}
+
+/// The process list equals the inner machine's own /proc.
+fn assert_processes(os: &dyn Os, inner: &Inner) {
+    let mut found = os.processes().unwrap().into_complete().unwrap();
+    found.sort_by_key(|process| process.pid);
+    let expected = inner.truth.processes().unwrap();
+    let pids: Vec<u32> = expected.iter().map(|process| process.pid).collect();
+    assert_eq!(found.iter().map(|process| process.pid).collect::<Vec<_>>(), pids);
+    assert!(expected.iter().filter(|process| !process.kernel_thread).count() >= 15);
+    for (ours, truth) in found.iter().zip(&expected) {
+        let what = format!("inner pid {} ({})", truth.pid, truth.name);
+        assert_eq!(ours.parent_pid, truth.ppid, "parent of {what}");
+        assert_eq!((ours.uid, ours.gid), (Some(truth.uid), Some(truth.gid)), "owner of {what}");
+        assert_eq!((ours.threads, ours.kernel_thread), (truth.threads, truth.kernel_thread), "kind of {what}");
+        assert_eq!(ours.start_time.as_millis() / 10, u128::from(truth.start_ticks), "start of {what}");
+        let name = if truth.kernel_thread { task_name(ours) } else { &ours.name };
+        let printed = if truth.kernel_thread { truth.task_name() } else { &truth.name };
+        assert_eq!(name, printed, "name of {what}");
+        // A kernel thread may wake up while the agent writes down the others; what the agent itself does is to run.
+        let changed = truth.kernel_thread && (ours.state.letter() == 'R' || truth.state == 'R');
+        assert!(ours.state.letter() == truth.state || changed, "state of {what}: {}", ours.state);
+    }
+    // The CPU stopped in the agent, so its tables are loaded; with page-table isolation, those for user mode, in the page after.
+    let agent = inner.truth.agent_pid().unwrap();
+    let root = found.iter().find(|process| process.pid == agent).and_then(|process| process.root);
+    assert_eq!(root.map(|root| root & !0x1fff), Some(inner.cr3 & !0x1fff));
 }
 
 /// The name without what the kernel appends to the names of workers.
@@ -171,4 +177,84 @@ fn runs_that_the_caller_names_move_the_machine() {
         assert!(error.is_not_in_image(), "{error}");
         assert!(matches!(ops[0].outcome, Outcome::Failed { offset: 16, .. }));
     });
+}
+
+/// Calls `compare` with the tree's plugins: linked in, and loaded.
+fn with_plugins(compare: impl Fn(&Inventory)) {
+    let built_in = Inventory::builder()
+        .connector::<memflow_snapshot::Plugin>()
+        .and_then(|builder| builder.connector::<memflow_process::Plugin>())
+        .and_then(|builder| builder.os_layer::<memflow_linux::Plugin>());
+    compare(&built_in.unwrap().build());
+    let loaded = built().plugins.iter().fold(Inventory::builder(), |builder, path| builder.file(path)).build();
+    assert!(loaded.rejected().is_empty() && loaded.plugins().len() == 3, "{loaded:?}");
+    compare(&loaded);
+}
+
+#[test]
+fn chain_of_plugins_leads_to_the_inner_machine() {
+    let guest = guest(NESTED.name);
+    let inner = guest.inner().unwrap();
+    let linux = || OsSpec::new("linux").unwrap();
+    with_plugins(|inventory| {
+        for form in Form::ALL {
+            let file = form.path(&guest);
+            let outer = inventory
+                .chain()
+                .connector(ConnectorSpec::new("snapshot").unwrap().with_target(file.to_str().unwrap()))
+                .and_then(|link| link.os(linux()))
+                .unwrap();
+            let runs = format!("{:#x}-{:#x}@{:#x}", inner.phys, inner.phys + inner.len - 1, inner.virt);
+            let process = || ConnectorSpec::new("process").unwrap();
+            for spec in
+                [process().with_target("vmm"), process().with_target(inner.pid.to_string()).with_arg("runs", runs)]
+            {
+                let found = outer.clone().connector(spec).and_then(|link| link.os(linux())).unwrap();
+                assert_processes(&**found.os(), &inner);
+                assert_eq!(found.os().kernel().release, inner.truth.release().unwrap());
+                assert_eq!(found.previous().memory().metadata().runs.total_bytes(), inner.len);
+            }
+            let error = outer.connector(process().with_target("no-such-monitor")).unwrap_err().to_string();
+            assert_eq!(error, "link 3 (connector process): no process no-such-monitor in this target");
+        }
+    });
+}
+
+#[test]
+fn command_prints_the_processes_of_the_inner_machine() {
+    let guest = guest(NESTED.name);
+    let inner = guest.inner().unwrap();
+    let loaded: Vec<&OsStr> =
+        built().plugins.iter().flat_map(|path| [OsStr::new("--plugin"), path.as_os_str()]).collect();
+    for form in Form::ALL {
+        let file = form.path(&guest);
+        let first = format!("snapshot:{}", file.display());
+        let name = file.to_str().unwrap();
+        let mut printed = Vec::new();
+        for words in [
+            &[name, "-c", "process:vmm", "-o", "linux"][..],
+            &[name, "-c", "process:vmm:cache=16MiB"],
+            &["-c", &first, "-o", "linux", "-c", "process:vmm", "-o", "linux"],
+        ] {
+            for plugins in [&[][..], &loaded] {
+                let run =
+                    Command::new(&built().memflow).args(["ps", "--json"]).args(words).args(plugins).output().unwrap();
+                assert!(run.status.success() && run.stderr.is_empty(), "{words:?}: {run:?}");
+                printed.push(String::from_utf8(run.stdout).unwrap());
+            }
+        }
+        assert!(printed.iter().all(|text| *text == printed[0]), "one chain, two answers");
+        let document: serde_json::Value = serde_json::from_str(&printed[0]).unwrap();
+        assert_eq!(document["problems"], serde_json::json!([]));
+        let found = document["processes"].as_array().unwrap();
+        let expected = inner.truth.processes().unwrap();
+        assert_eq!(found.len(), expected.len());
+        for truth in &expected {
+            let ours = found.iter().find(|process| process["pid"] == truth.pid).unwrap();
+            let facts = ["parent_pid", "uid", "gid", "threads"].map(|key| ours[key].as_u64().unwrap() as u32);
+            assert_eq!(facts, [truth.ppid, truth.uid, truth.gid, truth.threads], "{ours}");
+            assert_eq!(ours["kernel_thread"], truth.kernel_thread, "{ours}");
+            assert!(truth.kernel_thread || ours["name"] == *truth.name, "{ours}");
+        }
+    }
 }

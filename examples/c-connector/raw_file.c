@@ -3,7 +3,8 @@
  *
  * Build it and put it where memflow looks for plugins (from this folder, on Linux):
  *
- *     cc -std=c11 -O2 -shared -fPIC -I ../../memflow-abi/include raw_file.c -o craw.so
+ *     cc -std=c11 -O2 -shared -fPIC -I ../../memflow-abi/include raw_file.c -o libmemflow_craw.so
+ *     memflow ps --plugin libmemflow_craw.so craw:IMAGE
  *
  * Every rule that the functions follow is at the top of memflow_plugin.h. Needs POSIX: pread, which leaves no position behind in the
  * file and so may be called by several threads at once.

@@ -9,8 +9,7 @@ use memflow_core::{
     memory::{PhysRead, RunMap},
 };
 use memflow_snapshot::{
-    BytesInput, MemoryLayout, OpenOptions, ParseOptions, ParsedImage, ReadAt, elf, firmware, lime, open_bytes,
-    parse_runs,
+    BytesInput, OpenOptions, ParseOptions, ParsedImage, ReadAt, elf, firmware, lime, open_bytes,
     unpack::{self, UnpackOptions, Unpacked},
 };
 
@@ -42,11 +41,11 @@ fn image(data: &[u8], parse: fn(&dyn ReadAt, ParseOptions) -> Result<ParsedImage
 /// Lists of runs given by hand, as text.
 pub fn runs(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    match parse_runs(&text) {
+    match text.parse::<RunMap>() {
         // What is printed can be typed in again.
         Ok(runs) => {
-            let printed = MemoryLayout::Runs(runs.clone()).to_string();
-            assert_eq!(parse_runs(&printed).ok(), Some(runs), "{printed}");
+            let printed = runs.to_string();
+            assert_eq!(printed.parse().ok(), Some(runs), "{printed}");
         }
         Err(error) => assert_readable(&error),
     }

@@ -16,7 +16,7 @@
  *            MEMFLOW_FIELD("entry", "my_entry")
  *            MEMFLOW_FIELD("description", "one line for people");
  *
- * 2. An entry: an exported constant with the functions that memflow calls. It refers to the descriptor, and so keeps the linker from
+ * 2. An entry: an exported constant with the functions that memflow calls. It refers to the descriptor, and so keeps any linker from
  *    throwing that away.
  *
  *        MEMFLOW_EXPORT const memflow_PluginEntry my_entry = {
@@ -199,6 +199,16 @@
 #define MEMFLOW_PLUGIN_BEGIN                                                                                                           \
     MEMFLOW_FIELD("memflow_plugin", "1") MEMFLOW_FIELD("abi", MEMFLOW_ABI_TEXT) MEMFLOW_FIELD("target", MEMFLOW_TARGET)
 
+/* Keeps linkers that drop what nothing refers to (`--gc-sections`) from doing so; `used` is for the compiler alone. */
+#if defined(__has_attribute)
+#if __has_attribute(retain) && defined(__ELF__)
+#define MEMFLOW_RETAIN , retain
+#endif
+#endif
+#if !defined(MEMFLOW_RETAIN)
+#define MEMFLOW_RETAIN
+#endif
+
 /* Places what it stands before in the section that memflow looks for. */
 #if defined(_MSC_VER)
 #define MEMFLOW_SECTION __pragma(section(".memflow", read)) __declspec(allocate(".memflow"))
@@ -207,7 +217,7 @@
 #elif defined(__APPLE__)
 #define MEMFLOW_SECTION __attribute__((used, section("__DATA,__memflow")))
 #else
-#define MEMFLOW_SECTION __attribute__((used, section("memflow_plugin")))
+#define MEMFLOW_SECTION __attribute__((used MEMFLOW_RETAIN, section("memflow_plugin")))
 #endif
 
 /* Defines an array of char with a descriptor in it: follow it by `= … ;`. */
@@ -325,6 +335,8 @@ struct memflow_Text {
 #define MEMFLOW_STATUS_READ_ONLY UINT32_C(7)
 /* The operating system refused: `os_error`. */
 #define MEMFLOW_STATUS_IO UINT32_C(8)
+/* The code that was called panicked. */
+#define MEMFLOW_STATUS_PANICKED UINT32_C(9)
 
 /* What stopped a page walk: values of `memflow_Outcome.cause`. */
 
@@ -683,6 +695,8 @@ struct memflow_MemoryTable {
 #define MEMFLOW_SOFT_FAULT_ANSWER_PAGE UINT32_C(1)
 /* A page in swap or in a file. */
 #define MEMFLOW_SOFT_FAULT_ANSWER_PAGED_OUT UINT32_C(2)
+/* Nobody knows: the code that answers panicked. */
+#define MEMFLOW_SOFT_FAULT_ANSWER_PANICKED UINT32_C(3)
 
 /* What page tables say of a page: bits of `memflow_SoftFault.flags`. */
 

@@ -6,7 +6,10 @@
 use core::{fmt, marker::PhantomData, ptr};
 
 pub use abi_stable::type_layout::TypeLayout;
-use abi_stable::{StableAbi, abi_stability::abi_checking::check_layout_compatibility};
+use abi_stable::{
+    StableAbi,
+    abi_stability::abi_checking::{CheckingGlobals, check_layout_compatibility_with_globals},
+};
 
 extern crate alloc;
 use alloc::string::{String, ToString};
@@ -94,6 +97,8 @@ pub struct Field {
     pub offset: usize,
     /// Its size in bytes.
     pub size: usize,
+    /// Its type as the source has it, for the comparison with the C header.
+    pub rust_type: &'static str,
 }
 
 /// A structure, for the record of the layout.
@@ -162,8 +167,14 @@ macro_rules! growing {
                 align: align_of::<Self>(),
                 grows: true,
                 fields: &[
-                    $crate::growing::field::<$crate::Header>("header", core::mem::offset_of!(Self, header)),
-                    $( $crate::growing::field::<$type>(stringify!($field), core::mem::offset_of!(Self, $field)), )*
+                    $crate::growing::field::<$crate::Header>("header", core::mem::offset_of!(Self, header), "Header"),
+                    $(
+                        $crate::growing::field::<$type>(
+                            stringify!($field),
+                            core::mem::offset_of!(Self, $field),
+                            stringify!($type),
+                        ),
+                    )*
                 ],
             };
         }
@@ -199,7 +210,13 @@ macro_rules! fixed {
                 align: align_of::<Self>(),
                 grows: false,
                 fields: &[
-                    $( $crate::growing::field::<$type>(stringify!($field), core::mem::offset_of!(Self, $field)), )*
+                    $(
+                        $crate::growing::field::<$type>(
+                            stringify!($field),
+                            core::mem::offset_of!(Self, $field),
+                            stringify!($type),
+                        ),
+                    )*
                 ],
             };
         }
@@ -230,8 +247,8 @@ macro_rules! numbers {
 
 pub(crate) use {fixed, growing, numbers};
 
-pub(crate) const fn field<T>(name: &'static str, offset: usize) -> Field {
-    Field { name, offset, size: size_of::<T>() }
+pub(crate) const fn field<T>(name: &'static str, offset: usize, rust_type: &'static str) -> Field {
+    Field { name, offset, size: size_of::<T>(), rust_type }
 }
 
 /// Every growing structure, as one: never made, only its layout is compared. The fixed ones are found through their fields.
@@ -281,9 +298,13 @@ pub const LAYOUT: &TypeLayout = <whole::LayoutRef as StableAbi>::LAYOUT;
 /// The first difference, in words.
 pub fn compatible(one: (u16, &'static TypeLayout), other: (u16, &'static TypeLayout)) -> Result<(), String> {
     let (earlier, later) = if one.0 <= other.0 { (one, other) } else { (other, one) };
-    check_layout_compatibility(earlier.1, later.1).map_err(|error| error.to_string())?;
+    // Without what the process remembers of comparisons before: that compares the builds of earlier calls with those of this one.
+    let contains = |fewer, more| {
+        check_layout_compatibility_with_globals(fewer, more, &CheckingGlobals::new()).map_err(|error| error.to_string())
+    };
+    contains(earlier.1, later.1)?;
     if earlier.0 == later.0 {
-        check_layout_compatibility(later.1, earlier.1).map_err(|error| error.to_string())?;
+        contains(later.1, earlier.1)?;
     }
     Ok(())
 }
@@ -364,9 +385,9 @@ impl Header {
         align: align_of::<Self>(),
         grows: false,
         fields: &[
-            field::<u32>("size", core::mem::offset_of!(Self, size)),
-            field::<u16>("major", core::mem::offset_of!(Self, major)),
-            field::<u16>("minor", core::mem::offset_of!(Self, minor)),
+            field::<u32>("size", core::mem::offset_of!(Self, size), "u32"),
+            field::<u16>("major", core::mem::offset_of!(Self, major), "u16"),
+            field::<u16>("minor", core::mem::offset_of!(Self, minor), "u16"),
         ],
     };
 }

@@ -8,10 +8,11 @@
 //! # Rules
 //!
 //! * **Growing structures** start with a [`Header`]: their size in bytes and the version they were built for. A later minor version
-//!   appends fields and changes nothing before them. Whoever reads one takes `size` bytes at most and treats what is missing as
-//!   zero: a null pointer, an absent function, "unknown". Pointers to them are written [`Grows<T>`].
+//!   appends fields behind the end, not in its padding, and changes nothing before them. Whoever reads one takes `size` bytes at most
+//!   and treats what is missing as zero: a null pointer, an absent function, "unknown". Pointers to them are written [`Grows<T>`].
 //! * **Fixed structures** ([`Text`], [`ReadOp`], …) lie in arrays or are passed by value; they change with the major version only.
-//! * **Versions**: the same major version fits, whatever the minor ones of the two sides.
+//! * **Versions**: the same major version fits, whatever the minor ones of the two sides. Earlier ones are frozen in `tests/abi`, and
+//!   tests compare this one with them; `docs/design.md` says what to do when something is appended.
 //! * **Threads**: every function may be called from any thread, and those of one object from several at once.
 //! * **Ownership**: memory is freed by the side that made it. A `drop` function gives up one handle, `clone` makes another for the
 //!   same object. What a function returns by pointer belongs to the object and stays as it is until the object's last handle is

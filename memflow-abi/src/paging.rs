@@ -19,6 +19,8 @@ numbers! {
         PAGE = 1,
         /// A page in swap or in a file.
         PAGED_OUT = 2,
+        /// Nobody knows: the code that answers panicked.
+        PANICKED = 3,
     }
 }
 

@@ -55,6 +55,8 @@ numbers! {
         READ_ONLY = 7,
         /// The operating system refused: `os_error`.
         IO = 8,
+        /// The code that was called panicked.
+        PANICKED = 9,
     }
 }
 

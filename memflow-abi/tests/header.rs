@@ -1,94 +1,15 @@
 //! The C header says what the crate says: compilers of both languages are asked.
 //!
-//! Owns: the program that prints the record as C sees it, and the comparison. Must not know: what the structures are for.
+//! Owns: the comparison of names, layouts and numbers. Must not know: what the structures are for; types of members, which
+//! `signatures.rs` compares.
 
 mod common;
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeSet, fs, process::Command};
 
-use memflow_abi::{NUMBERS, STRUCTURES};
+use memflow_abi::STRUCTURES;
 
-const C: &[&str] = &["cc", "-std=c11", "-xc"];
-const CPP: &[&str] = &["c++", "-std=c++17", "-xc++"];
-
-/// Runs a command and returns what it prints.
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| {
-        panic!(
-            "{:?} cannot be started: {error}; compilers for C and C++ are needed: apt install gcc g++",
-            command.get_program()
-        )
-    });
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?} ended with {}:\n{errors}", output.status);
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Compiles a program against the header and returns what it prints.
-fn printed(compiler: &[&str], name: &str, program: &str) -> String {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let base = format!("{name}-{}", compiler[0].replace('+', "p"));
-    let (source, binary) = (folder.join(format!("{base}.txt")), folder.join(base));
-    fs::write(&source, program).unwrap();
-    compile(compiler, &source, &binary);
-    run(&mut Command::new(binary)).replace("\r\n", "\n")
-}
-
-fn compile(compiler: &[&str], source: &Path, binary: &Path) {
-    run(Command::new(compiler[0])
-        .args(&compiler[1..])
-        .args(["-Wall", "-Wextra", "-Werror", "-pedantic", "-I"])
-        .arg(common::path("include"))
-        .arg(source)
-        .arg("-o")
-        .arg(binary));
-}
-
-/// A program that prints the record as the header has it. The names are the crate's; sizes, offsets and values are the compiler's.
-fn program() -> String {
-    let mut text = String::from(
-        "#include <stdio.h>\n#include \"memflow_plugin.h\"\n#if defined(__cplusplus)\n#define ALIGN(type) alignof(type)\n#else\n\
-         #define ALIGN(type) _Alignof(type)\n#endif\nint main(void) {\n\
-         printf(\"abi %d.%d\\n\", MEMFLOW_MAJOR, MEMFLOW_MINOR);\n",
-    );
-    for structure in STRUCTURES {
-        let name = structure.name;
-        let kind = if structure.grows { "growing" } else { "fixed" };
-        writeln!(
-            text,
-            "printf(\"\\n{kind} {name} size %zu align %zu\\n\", sizeof(memflow_{name}), ALIGN(memflow_{name}));"
-        )
-        .unwrap();
-        for field in structure.fields {
-            let field = field.name;
-            writeln!(
-                text,
-                "printf(\"  {field} offset %zu size %zu\\n\", offsetof(memflow_{name}, {field}), \
-                 sizeof(((memflow_{name} *)0)->{field}));"
-            )
-            .unwrap();
-        }
-    }
-    for numbers in NUMBERS {
-        let first = numbers.values.first().map(|(name, _)| constant(numbers.name, name)).unwrap();
-        writeln!(text, "printf(\"\\nnumbers {} size %zu\\n\", sizeof({first}));", numbers.name).unwrap();
-        for (name, _) in numbers.values {
-            let constant = constant(numbers.name, name);
-            writeln!(text, "printf(\"  {name} %llu\\n\", (unsigned long long){constant});").unwrap();
-        }
-    }
-    text + "return 0;\n}\n"
-}
-
-fn constant(numbers: &str, name: &str) -> String {
-    format!("MEMFLOW_{}_{name}", numbers.to_uppercase())
-}
+use crate::common::c::{C, CPP, include, printed, run};
 
 fn header() -> String {
     fs::read_to_string(common::path("include/memflow_plugin.h")).unwrap()
@@ -98,7 +19,7 @@ fn header() -> String {
 fn layout_in_both_languages_is_the_recorded_one() {
     let expected = if cfg!(target_pointer_width = "64") { common::golden() } else { common::render() };
     for compiler in [C, CPP] {
-        let found = printed(compiler, "layout", &program());
+        let found = printed(compiler, &include(), "layout", &common::c::program(&common::Record::parse(&expected)));
         let difference = || common::first_difference(&expected, &found);
         assert!(expected == found, "{} sees another layout {}", compiler[0], difference());
     }
@@ -139,7 +60,7 @@ fn target_and_version_are_those_of_this_build() {
     let program = "#include <stdio.h>\n#include \"memflow_plugin.h\"\n\
                    int main(void) { return puts(MEMFLOW_TARGET \" \" MEMFLOW_ABI_TEXT) < 0; }\n";
     for compiler in [C, CPP] {
-        assert_eq!(printed(compiler, "target", program).trim_end(), expected, "{}", compiler[0]);
+        assert_eq!(printed(compiler, &include(), "target", program).trim_end(), expected, "{}", compiler[0]);
     }
 }
 
@@ -210,6 +131,6 @@ int main(void) {
          memflow_plugin=1\nabi={major}.{minor}\nkind=connector\nname=1st\n"
     );
     for compiler in [C, CPP] {
-        assert_eq!(printed(compiler, "helpers", program), expected, "{}", compiler[0]);
+        assert_eq!(printed(compiler, &include(), "helpers", program), expected, "{}", compiler[0]);
     }
 }

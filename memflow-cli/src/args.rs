@@ -11,7 +11,8 @@ use crate::{command, output::Verbosity, target::TargetArgs};
 const AFTER_HELP: &str = "\
 TARGET is `demo` (a small Linux machine inside this program) or a file: a raw image, a LiME or ELF core dump, each also \
 compressed with gzip or zstd, or the file behind a running VM's memory. A file that is called demo is written ./demo. \
-With CONNECTOR:TARGET:KEY=VALUE,… another connector opens it; `memflow plugins` lists them.
+With CONNECTOR:TARGET:KEY=VALUE,… another connector opens it; `memflow plugins` lists them. A machine inside it is reached with \
+-c: `memflow ps host.elf -c process:qemu-system-x86`.
 
 Exit codes: 0 everything that was asked for; 1 something asked for is missing, unreadable or incomplete; 2 wrong usage; \
 3 the target cannot be opened, or no operating system was recognised; 4 the output cannot be written; 130 Ctrl-C.

@@ -8,6 +8,8 @@ mod cache;
 mod command;
 mod failure;
 mod interrupt;
+mod links;
+mod named_file;
 mod output;
 mod output_file;
 mod parse;
@@ -20,7 +22,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::{
     args::{Cli, Command},
@@ -32,7 +34,8 @@ use crate::{
 const OUT_BUFFER: usize = 64 << 10;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let words = links::target_first(std::env::args_os().collect(), Cli::command());
+    let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         let told = io.error(failure).and_then(|()| io.flush());
         log::debug!("results: {flushed:?}, failure: {told:?}");
     }
+    io.tell_metrics();
     drop(err.flush());
     // What is left in the buffer could not be written, so it is not tried again.
     drop(out.into_parts());

@@ -35,6 +35,7 @@ pub(crate) fn inventory(args: &PluginArgs) -> Result<Inventory, Error> {
 pub(crate) fn look(args: &PluginArgs) -> Result<Inventory, Error> {
     let mut builder = Inventory::builder()
         .connector::<memflow_snapshot::Plugin>()?
+        .connector::<memflow_process::Plugin>()?
         .os_layer::<memflow_linux::Plugin>()?
         .standard_folders();
     for path in &args.plugin {

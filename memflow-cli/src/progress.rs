@@ -51,14 +51,14 @@ impl Meter {
 
 /// Runs `work`, with a spinner and `what` beside it once it takes longer than a second.
 pub(crate) fn spin<T>(quiet: bool, what: &str, work: impl FnOnce() -> T) -> T {
-    measure(quiet, what, |_| work())
+    measure(quiet, what, &Meter::default(), work)
 }
 
-/// As [`spin`], for work that can tell how far it is.
-pub(crate) fn measure<T>(quiet: bool, what: &str, work: impl FnOnce(Meter) -> T) -> T {
-    let meter = Meter::default();
+/// As [`spin`], for work that tells `meter` how far it is.
+pub(crate) fn measure<T>(quiet: bool, what: &str, meter: &Meter, work: impl FnOnce() -> T) -> T {
+    meter.set(0, 0);
     if !wanted(quiet) {
-        return work(meter);
+        return work();
     }
     let (done, wait) = mpsc::channel::<()>();
     let seen = meter.clone();
@@ -74,7 +74,7 @@ pub(crate) fn measure<T>(quiet: bool, what: &str, work: impl FnOnce(Meter) -> T)
             }
             bar.finish_and_clear();
         });
-        let result = work(meter);
+        let result = work();
         drop(done);
         result
     })

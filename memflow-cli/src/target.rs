@@ -1,7 +1,7 @@
-//! TARGET: from its name to physical memory and the operating system in it.
+//! TARGET and what lies inside it: from names on the command line to physical memory and the operating system in it.
 //!
-//! Owns: the built-in demo, the choice between the layouts of a raw image, and the words for what was opened.
-//! Must not know: commands. Keeps: a layout is kept because a kernel was found in it, and what was chosen is said.
+//! Owns: the built-in demo, files as targets, and the words for what was opened.
+//! Must not know: commands. Keeps: what was chosen is said.
 
 use std::{
     ops::ControlFlow,
@@ -12,9 +12,10 @@ use std::{
 use clap::Args;
 use memflow_core::{
     Error, PhysicalMemory,
+    memory::Metrics,
     os::Os,
     plugin::{
-        ConnectOptions, Connection, Inventory,
+        ChainError, ConnectorLink, Inventory, Plugin,
         args::{self, ConnectorSpec, OsSpec},
         descriptor::PluginKind,
     },
@@ -24,9 +25,11 @@ use memflow_snapshot::MemoryLayout;
 use crate::{
     cache,
     failure::{Failure, Outcome},
+    links::{AS_CONNECTOR, LinkArgs, Rest},
+    named_file::NamedFile,
     output::Io,
     plugins::{self, PluginArgs},
-    progress,
+    progress::{self, Meter},
 };
 
 /// The name of the built-in target.
@@ -48,9 +51,8 @@ pub(crate) struct TargetArgs {
     /// Open what is there of a file that was cut short
     #[arg(long)]
     partial: bool,
-    /// The OS layer that looks for the operating system: NAME:KEY=VALUE,…
-    #[arg(long, value_name = "OS", default_value = "linux", hide_default_value = true)]
-    os: String,
+    #[command(flatten)]
+    links: LinkArgs,
     /// Neither use nor keep what was learnt of a kernel's build in earlier runs
     #[arg(long)]
     no_cache: bool,
@@ -58,102 +60,107 @@ pub(crate) struct TargetArgs {
     plugins: PluginArgs,
 }
 
-/// An opened target.
+/// An opened target: the last connector of the chain, and what is said about the chain.
 #[derive(Debug)]
 pub(crate) struct Target {
-    args: TargetArgs,
-    inventory: Inventory,
+    first: First,
+    rest: Rest,
+    /// The last OS layer, with what it is told beyond its arguments.
+    os: OsSpec,
+    meter: Meter,
+    link: ConnectorLink,
+}
+
+/// What the chain begins with.
+#[derive(Debug)]
+struct First {
+    /// As it was given.
+    name: String,
     spec: ConnectorSpec,
-    connection: Connection,
-    notes: Vec<String>,
+    /// The file, unless it is none.
+    path: Option<PathBuf>,
+    /// Open, if its name cannot be told to a connector.
+    file: Option<NamedFile>,
 }
 
 impl Target {
     /// Opens the physical memory.
     pub(crate) fn open(args: &TargetArgs, io: &mut Io<'_>) -> Outcome<Self> {
         let inventory = plugins::inventory(&args.plugins).map_err(Failure::Target)?;
-        let spec = connector(args, &inventory)?;
-        let connection = open(&inventory, &spec, io).map_err(Failure::Target)?;
-        let notes = connection.notes.clone();
-        for note in &notes {
-            io.note(note);
+        let first = First::new(args, &inventory)?;
+        let rest = args.links.rest()?;
+        // What the user did not say is in no message.
+        let used = if args.no_cache { rest.clone() } else { rest.clone().with_os(|os| cache::told(&inventory, os)) };
+        let meter = Meter::default();
+        let told = meter.clone();
+        let chain = inventory.chain().with_progress(move |_, done, total| {
+            told.set(done, total);
+            ControlFlow::Continue(())
+        });
+        let explain = |error| Failure::Target(explained(error, &first, &rest));
+        let mut link = opening(&meter, io, || match first.is_demo() {
+            true => chain.connector_with_content(first.spec.clone(), DEMO_IMAGE),
+            false => chain.connector(first.spec.clone()),
+        })
+        .map_err(explain)?;
+        opened(&link, io);
+        for (os, connector) in &used.inner {
+            let found = recognising(&meter, io, || link.clone().os(os.clone())).map_err(explain)?;
+            settled(found.previous(), &link, io);
+            link = opening(&meter, io, || found.connector(connector.clone())).map_err(explain)?;
+            opened(&link, io);
         }
-        Ok(Self { args: args.clone(), inventory, spec, connection, notes })
+        Ok(Self { first, rest, os: used.os, meter, link })
     }
 
-    /// The name it was given on the command line.
+    /// The name it was given on the command line, and the links after it.
     pub(crate) fn name(&self) -> String {
-        self.args.target.display().to_string()
+        let inner = self.rest.inner.iter().map(|(os, connector)| format!(" -o {os} -c {connector}"));
+        format!("{}{}", self.first.name, inner.collect::<String>())
     }
 
     /// The file, unless the target is none.
     pub(crate) fn path(&self) -> Option<&Path> {
-        let file = self.spec.name() == FILES && !is_demo(&self.spec);
-        self.spec.target().filter(|_| file).map(Path::new)
+        self.first.path.as_deref()
     }
 
     /// What kind of target it is.
     pub(crate) fn format(&self) -> String {
-        match &*self.connection.format {
-            "" => self.spec.name().to_owned(),
+        match &*self.link.connection().format {
+            "" => self.link.spec().name().to_owned(),
             format => format.to_owned(),
         }
     }
 
     /// What a person should know about it.
-    pub(crate) fn notes(&self) -> &[String] {
-        &self.notes
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let mut links: Vec<&ConnectorLink> = connectors(&self.link).collect();
+        links.reverse();
+        links.iter().flat_map(|link| link.connection().notes.iter().map(|note| said_of(link, note))).collect()
+    }
+
+    /// What its connectors count, by name, if that was asked for.
+    pub(crate) fn metrics(&self) -> Vec<(String, Arc<Metrics>)> {
+        counted(&self.link)
     }
 
     /// Its physical memory.
     pub(crate) fn memory(&self) -> &Arc<dyn PhysicalMemory> {
-        &self.connection.memory
+        self.link.memory()
     }
 
-    /// Finds the operating system, and with it which layout a raw image has if there are several: the first in which the whole
-    /// process list can be read, else the first in which there is a kernel.
+    /// Finds the operating system, and with it which layout a raw image has if there are several.
     pub(crate) fn os(&mut self, io: &mut Io<'_>) -> Outcome<Arc<dyn Os>> {
-        let os: OsSpec = self.args.os.parse().map_err(|error: Error| Failure::Usage(error.to_string()))?;
-        let os = if self.args.no_cache { os } else { cache::told(&self.inventory, os) };
-        let first = recognise(&self.inventory, &os, self.memory(), io);
-        let alternatives = std::mem::take(&mut self.connection.alternatives);
-        if alternatives.is_empty() || first.as_deref().is_ok_and(lists_every_process) {
-            return first.map_err(Failure::Target);
-        }
-        let mut second_best = None;
-        for arguments in &alternatives {
-            let spec = self.spec.clone().with_args(arguments.clone());
-            let connection = open(&self.inventory, &spec, io).map_err(Failure::Target)?;
-            match recognise(&self.inventory, &os, &connection.memory, io) {
-                Ok(os) if lists_every_process(&*os) => return Ok(self.take(spec, connection, os, io)),
-                Ok(os) => second_best = second_best.or(Some((spec, connection, os))),
-                Err(error) => log::debug!("{arguments}: {error}"),
-            }
-        }
-        match (first, second_best) {
-            (Ok(os), _) => Ok(os),
-            (Err(_), Some((spec, connection, os))) => Ok(self.take(spec, connection, os, io)),
-            (Err(error), None) => {
-                let names: Vec<String> = alternatives.iter().map(layout_of).collect();
-                let tried = format!("{} (nor in layout {})", self.name(), names.join(" or "));
-                Err(Failure::Target(error.context(tried)))
-            }
-        }
-    }
-
-    /// Makes other arguments the target's own.
-    fn take(&mut self, spec: ConnectorSpec, connection: Connection, os: Arc<dyn Os>, io: &mut Io<'_>) -> Arc<dyn Os> {
-        let note = format!("the memory layout is {}: the kernel was found in it", layout_of(spec.args()));
-        io.note(&note);
-        self.notes.clone_from(&connection.notes);
-        self.notes.push(note);
-        (self.spec, self.connection) = (spec, connection);
-        os
+        let found = recognising(&self.meter, io, || self.link.clone().os(self.os.clone()))
+            .map_err(|error| Failure::Target(explained(error, &self.first, &self.rest)))?;
+        settled(found.previous(), &self.link, io);
+        self.link = found.previous().clone();
+        Ok(found.os().clone())
     }
 
     /// Decides between the layouts of a raw image, for commands that need no operating system.
     pub(crate) fn settle(&mut self, io: &mut Io<'_>) -> Outcome<()> {
-        if self.connection.alternatives.is_empty() {
+        if self.link.connection().alternatives.is_empty() {
             return Ok(());
         }
         match self.os(io) {
@@ -166,91 +173,129 @@ impl Target {
     }
 }
 
-/// The layout among arguments, or all of them.
-fn layout_of(args: &args::Args) -> String {
-    match args.text("layout") {
-        Ok(Some(layout)) => layout.to_owned(),
-        _ => args.to_string(),
+impl First {
+    fn new(args: &TargetArgs, inventory: &Inventory) -> Outcome<Self> {
+        let lossy = args.target.to_string_lossy();
+        let (as_connector, name) = match lossy.strip_prefix(AS_CONNECTOR) {
+            Some(name) => (true, name.to_owned()),
+            None => (false, lossy.clone().into_owned()),
+        };
+        let usage = |error: Error| Failure::Usage(error.to_string());
+        if let Some(text) = args.target.to_str().filter(|text| as_connector || names_connector(text, inventory)) {
+            let spec: ConnectorSpec = text.strip_prefix(AS_CONNECTOR).unwrap_or(text).parse().map_err(usage)?;
+            if args.layout != MemoryLayout::Auto || args.partial {
+                let problem = "--layout and --partial are for files; a connector takes its arguments behind the target";
+                return Err(Failure::Usage(problem.to_owned()));
+            }
+            let path = (spec.name() == FILES).then(|| spec.target().map(PathBuf::from)).flatten();
+            return Ok(Self::of_file(name, spec, path, None));
+        }
+        let mut spec = ConnectorSpec::new(FILES).map_err(usage)?;
+        if args.layout != MemoryLayout::Auto {
+            spec = spec.with_arg("layout", args.layout.to_string());
+        }
+        if args.partial {
+            spec = spec.with_arg("partial", true);
+        }
+        let path = Some(args.target.clone());
+        match args.target.to_str() {
+            Some(target) => Ok(Self::of_file(name, spec.with_target(target), path, None)),
+            None => {
+                let connector = names_connector(&name, inventory) && !args.target.exists();
+                if as_connector || connector {
+                    let way_out = "a target string is UTF-8; name the file alone, as TARGET";
+                    return Err(Failure::Usage(format!("{name}: {way_out}")));
+                }
+                let file = NamedFile::open(&args.target).map_err(Failure::Target)?;
+                Ok(Self::of_file(name, spec.with_target(file.place()), path, Some(file)))
+            }
+        }
+    }
+
+    fn of_file(name: String, spec: ConnectorSpec, path: Option<PathBuf>, file: Option<NamedFile>) -> Self {
+        let demo = spec.target() == Some(DEMO);
+        Self { name, path: path.filter(|_| !demo), file, spec }
+    }
+
+    /// True for the target that is built in.
+    fn is_demo(&self) -> bool {
+        self.spec.name() == FILES && self.spec.target() == Some(DEMO)
     }
 }
 
-/// The connector that the command line means: that of its name, or the one for files.
-fn connector(args: &TargetArgs, inventory: &Inventory) -> Outcome<ConnectorSpec> {
-    let usage = |error: Error| Failure::Usage(error.to_string());
-    let Some(text) = args.target.to_str() else {
-        let name = args.target.display();
-        return Err(Failure::Usage(format!("{name}: the name is no UTF-8; link the file under another name")));
-    };
+/// True for text that is a connector with a target, and not the path of a file.
+fn names_connector(text: &str, inventory: &Inventory) -> bool {
     let name = text.split([':', '@']).next().unwrap_or_default();
-    let known = |plugin: &Arc<memflow_core::plugin::Plugin>| {
+    let known = |plugin: &Arc<Plugin>| {
         let descriptor = plugin.descriptor();
         descriptor.kind == PluginKind::Connector && descriptor.name == name
     };
     let named = name.len() < text.len() && args::is_plugin_name(name);
     // A letter and a colon is a drive.
-    let looks_named = named && name.len() > 1 && !args.target.exists();
-    if named && inventory.plugins().iter().any(known) || looks_named {
-        let spec: ConnectorSpec = text.parse().map_err(usage)?;
-        if args.layout != MemoryLayout::Auto || args.partial {
-            let problem = "--layout and --partial are for files; a connector takes its arguments behind the target";
-            return Err(Failure::Usage(problem.to_owned()));
+    let looks_named = named && name.len() > 1 && !Path::new(text).exists();
+    named && inventory.plugins().iter().any(known) || looks_named
+}
+
+/// The error of a link. Of a single file, which link it is need not be said, nor the connector for files, which nobody named.
+fn explained(error: ChainError, first: &First, rest: &Rest) -> Error {
+    let plain = rest.inner.is_empty() && (error.kind == PluginKind::Os || error.name == FILES);
+    let error = if plain {
+        match *error.source {
+            Error::Context { what, source } if what == "connector snapshot" => *source,
+            source => source,
         }
-        return Ok(spec);
-    }
-    let mut arguments = args::Args::new();
-    if args.layout != MemoryLayout::Auto {
-        arguments.set("layout", args.layout.to_string());
-    }
-    if args.partial {
-        arguments.set("partial", true);
-    }
-    Ok(ConnectorSpec::new(FILES).map_err(usage)?.with_target(text).with_args(arguments))
-}
-
-/// True for the target that is built in.
-fn is_demo(spec: &ConnectorSpec) -> bool {
-    spec.name() == FILES && spec.target() == Some(DEMO)
-}
-
-/// Opens the memory.
-fn open(inventory: &Inventory, spec: &ConnectorSpec, io: &Io<'_>) -> Result<Connection, Error> {
-    progress::measure(io.quiet(), "opening the target", |meter| {
-        let on_progress = |_: &str, done, total| {
-            meter.set(done, total);
-            ControlFlow::Continue(())
-        };
-        let mut options = ConnectOptions::default();
-        options.content = is_demo(spec).then_some(DEMO_IMAGE);
-        options.progress = &on_progress;
-        inventory.connect(spec, &options).map(|opened| opened.connection).map_err(|error| plain(error, spec.name()))
-    })
-}
-
-/// The error of the connector for files without the name of that connector, which nobody asked for.
-fn plain(error: Error, name: &str) -> Error {
-    match error {
-        Error::Context { what, source } if name == FILES && what == "connector snapshot" => *source,
-        error => error,
+    } else {
+        error.into()
+    };
+    match &first.file {
+        Some(file) => file.named(error),
+        None => error,
     }
 }
 
-/// Looks for an operating system.
-fn recognise(
-    inventory: &Inventory,
-    spec: &OsSpec,
-    memory: &Arc<dyn PhysicalMemory>,
-    io: &Io<'_>,
-) -> Result<Arc<dyn Os>, Error> {
-    progress::measure(io.quiet(), "looking for the kernel", |meter| {
-        let on_progress = |_: &str, done, total| {
-            meter.set(done, total);
-            ControlFlow::Continue(())
-        };
-        inventory.open_os(spec, memory.clone(), &on_progress)
-    })
+fn opening<T>(meter: &Meter, io: &Io<'_>, work: impl FnOnce() -> T) -> T {
+    progress::measure(io.quiet(), "opening the target", meter, work)
 }
 
-/// True when the kernel's process list can be read to its end, which it cannot where memory lies at other addresses than assumed.
-fn lists_every_process(os: &dyn Os) -> bool {
-    os.processes().is_ok_and(|list| list.is_complete() && !list.items.is_empty())
+fn recognising<T>(meter: &Meter, io: &Io<'_>, work: impl FnOnce() -> T) -> T {
+    progress::measure(io.quiet(), "looking for the kernel", meter, work)
+}
+
+/// Says what there is to know about a link that was opened, and has its metrics told.
+fn opened(link: &ConnectorLink, io: &mut Io<'_>) {
+    for note in &link.connection().notes {
+        io.note(said_of(link, note));
+    }
+    io.tell_at_the_end(counted(link));
+}
+
+/// Says with which arguments an operating system was found, if not with those that were given.
+fn settled(link: &ConnectorLink, before: &ConnectorLink, io: &mut Io<'_>) {
+    let notes = &link.connection().notes;
+    if let Some(note) = notes.last().filter(|_| link.spec() != before.spec()) {
+        io.note(said_of(link, note));
+    }
+    io.tell_at_the_end(counted(link));
+}
+
+/// A note, with the link that it is about unless that is the first.
+fn said_of(link: &ConnectorLink, note: &str) -> String {
+    match link.number() {
+        1 => note.to_owned(),
+        number => format!("link {number} (connector {}): {note}", link.spec().name()),
+    }
+}
+
+/// The connectors of a chain, the last one first.
+fn connectors(last: &ConnectorLink) -> impl Iterator<Item = &ConnectorLink> {
+    std::iter::successors(Some(last), |link| link.previous().map(|os| os.previous()))
+}
+
+/// What the connectors of a chain count, the first one first.
+fn counted(last: &ConnectorLink) -> Vec<(String, Arc<Metrics>)> {
+    let mut all: Vec<_> = connectors(last)
+        .filter_map(|link| link.metrics().map(|metrics| (link.spec().to_string(), metrics.clone())))
+        .collect();
+    all.reverse();
+    all
 }

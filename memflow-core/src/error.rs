@@ -47,6 +47,8 @@ pub enum Reason {
         /// Its error number (`errno`).
         errno: i32,
     },
+    /// The code of a plugin panicked on the way; the log says where.
+    Panicked,
     /// A plugin gave a reason that this build has no name for: it was built for a later version.
     Unknown {
         /// The number of the reason.
@@ -114,6 +116,7 @@ impl fmt::Display for Reason {
             Self::OutOfRange => write!(f, "leaves the address space"),
             Self::ReadOnly => write!(f, "the target is read-only"),
             Self::Io { errno } => write!(f, "{}", io::Error::from_raw_os_error(*errno)),
+            Self::Panicked => write!(f, "the code of the plugin panicked; the log says where"),
             Self::Unknown { status } => {
                 write!(f, "reason {status} of a plugin, which this build does not know; update memflow")
             }

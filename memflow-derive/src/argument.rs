@@ -59,7 +59,9 @@ pub(crate) fn lines(problems: &mut Problems, input: ParseStream<'_>) -> Vec<Stri
 }
 
 fn argument(problems: &mut Problems, name: String, input: ParseStream<'_>) -> syn::Result<Argument> {
-    input.parse::<Token![:]>()?;
+    input.parse::<Token![:]>().map_err(|problem| {
+        syn::Error::new(problem.span(), format_args!("argument `{name}`: expected `:` and its kind: {KINDS}"))
+    })?;
     let kind = kind(problems, input)?;
     let mut required = None;
     if input.peek(syn::Ident) {
@@ -141,10 +143,10 @@ fn kind(problems: &mut Problems, input: ParseStream<'_>) -> syn::Result<Kind> {
 }
 
 fn choices(problems: &mut Problems, content: ParseStream<'_>, words: &mut Vec<String>) -> syn::Result<()> {
+    let expected =
+        |problem: syn::Error| syn::Error::new(problem.span(), "expected words with `|` between: choice(a | \"b-2\")");
     while !content.is_empty() {
-        let word: Word = content.parse().map_err(|problem| {
-            syn::Error::new(problem.span(), "expected words with `|` between: choice(a | \"b-2\")")
-        })?;
+        let word: Word = content.parse().map_err(expected)?;
         if !is_word(&word.text) {
             problems.add(word.error(format_args!("word `{}` of a choice: expected {WORD}", word.text.escape_debug())));
         } else if words.contains(&word.text) {
@@ -152,7 +154,7 @@ fn choices(problems: &mut Problems, content: ParseStream<'_>, words: &mut Vec<St
         }
         words.push(word.text);
         if !content.is_empty() {
-            content.parse::<Token![|]>()?;
+            content.parse::<Token![|]>().map_err(expected)?;
         }
     }
     Ok(())

@@ -6,7 +6,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{
-    Attribute, Ident, Item, ItemFn, LitStr,
+    Attribute, FnArg, Ident, Item, ItemFn, LitStr, ReturnType,
     parse::{ParseStream, Parser as _},
     spanned::Spanned,
 };
@@ -161,7 +161,7 @@ fn plugin(kind: PluginKind, problems: &mut Problems, options: &Options, function
 }
 
 fn connector(options: &Options, function: &ItemFn) -> TokenStream {
-    let open = call(function, &quote!(connection));
+    let open = call(function, "connection");
     let targets = options.targets.as_ref().map(|list| {
         let call = quote_spanned!(list.span()=> #list());
         quote! {
@@ -184,7 +184,7 @@ fn connector(options: &Options, function: &ItemFn) -> TokenStream {
 }
 
 fn os_layer(function: &ItemFn) -> TokenStream {
-    let open = call(function, &quote!(os));
+    let open = call(function, "os");
     quote! {
         fn open(
             request: ::memflow_core::plugin::OsRequest<'_>,
@@ -194,10 +194,25 @@ fn os_layer(function: &ItemFn) -> TokenStream {
     }
 }
 
-/// The call of the function, and the conversion of what it returns. Wrong types are shown at the function's own.
-fn call(function: &ItemFn, convert: &TokenStream) -> TokenStream {
-    let name = &function.sig.ident;
-    let request = Ident::new("request", Span::call_site());
-    let called = quote!(#name(#request));
-    quote_spanned!(function.sig.output.span()=> ::memflow_core::plugin::derive::#convert(#called))
+/// The call of the function, and the conversion of what it returns. The compiler shows wrong types where the function has them.
+fn call(function: &ItemFn, convert: &str) -> TokenStream {
+    // `request` is the parameter of the code around the call, wherever the text of it seems to stand.
+    let at = |place: Option<Span>| Span::call_site().located_at(place.unwrap_or_else(|| function.sig.ident.span()));
+    let request = Ident::new("request", at(function.sig.inputs.first().map(parameter_span)));
+    let returned = at(match &function.sig.output {
+        ReturnType::Default => None,
+        ReturnType::Type(_, returned) => Some(returned.span()),
+    });
+    let mut name = function.sig.ident.clone();
+    name.set_span(returned);
+    let convert = Ident::new(convert, returned);
+    quote_spanned!(returned=> ::memflow_core::plugin::derive::#convert(#name(#request)))
+}
+
+/// The place of a parameter's type.
+fn parameter_span(parameter: &FnArg) -> Span {
+    match parameter {
+        FnArg::Receiver(receiver) => receiver.span(),
+        FnArg::Typed(typed) => typed.ty.span(),
+    }
 }

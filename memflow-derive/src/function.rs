@@ -2,8 +2,8 @@
 //!
 //! Owns: which functions can open something, and what their doc comments say. Must not know: the attribute's options.
 
-use proc_macro2::Span;
-use syn::{Attribute, Expr, ExprLit, FnArg, GenericParam, Item, ItemFn, Lit, Meta, ReturnType, spanned::Spanned as _};
+use quote::ToTokens;
+use syn::{Attribute, Expr, ExprLit, FnArg, GenericParam, Item, ItemFn, Lit, Meta, ReturnType};
 
 use crate::{expand::PluginKind, problems::Problems};
 
@@ -18,33 +18,37 @@ pub(crate) fn function(kind: PluginKind, problems: &mut Problems, item: Item) ->
         }
     };
     let signature = &function.sig;
-    let mut refuse = |span: Span, what: &str| {
-        problems.add(syn::Error::new(span, format_args!("{what}; expected {}", kind.signature())));
+    // All tokens of what is wrong are marked.
+    let mut refuse = |wrong: &dyn ToTokens, what: &str| {
+        let message = format!("{what}; expected {}", kind.signature());
+        problems.add(syn::Error::new_spanned(wrong.to_token_stream(), message));
     };
-    if let Some(token) = signature.asyncness {
-        refuse(token.span, "the function cannot be async");
+    if let Some(token) = &signature.asyncness {
+        refuse(token, "the function cannot be async");
     }
-    if let Some(token) = signature.unsafety {
-        refuse(token.span, concat!("the function cannot be un", "safe"));
+    if let Some(token) = &signature.unsafety {
+        refuse(token, concat!("the function cannot be un", "safe"));
     }
     if let Some(abi) = &signature.abi {
-        refuse(abi.span(), "the function cannot have another calling convention");
+        refuse(abi, "the function cannot have another calling convention");
     }
     for parameter in &signature.generics.params {
         if !matches!(parameter, GenericParam::Lifetime(_)) {
-            refuse(parameter.span(), "the function cannot be generic");
+            refuse(parameter, "the function cannot be generic");
         }
     }
-    if let Some(FnArg::Receiver(receiver)) = signature.inputs.first() {
-        refuse(receiver.span(), "the function cannot be a method");
-    } else if signature.inputs.is_empty() {
-        refuse(signature.paren_token.span.join(), "the function takes no request");
-    }
-    if let Some(second) = signature.inputs.get(1) {
-        refuse(second.span(), "the function takes more than a request");
+    let mut parameters = signature.inputs.iter();
+    match parameters.next() {
+        Some(FnArg::Receiver(receiver)) => refuse(receiver, "the function cannot be a method"),
+        Some(FnArg::Typed(_)) => {
+            for more in parameters {
+                refuse(more, "the function takes more than a request");
+            }
+        }
+        None => refuse(&signature.ident, "the function takes no request"),
     }
     if let ReturnType::Default = signature.output {
-        refuse(signature.ident.span(), "the function returns nothing");
+        refuse(&signature.ident, "the function returns nothing");
     }
     Some(function)
 }

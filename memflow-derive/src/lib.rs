@@ -7,7 +7,8 @@
 //! The attribute leaves the function as it is and adds a type (`Plugin`, unless `type` says otherwise) that implements `Connector` or
 //! `OsLayer` of `memflow_core::plugin`, and the two things that a shared library needs to be found and loaded: the descriptor in its
 //! section, and the entry table. With `crate-type = ["cdylib"]` the package is a plugin; linked into a program, the type is one.
-//! The package depends on `memflow-core`. Its version is the plugin's.
+//! The package depends on `memflow-core`. Its version is the plugin's. A package may hold several plugins: each has a name of its own,
+//! and those in one module a `type` of their own.
 //!
 //! # Options
 //!
@@ -48,8 +49,7 @@ use self::expand::{PluginKind, expand};
 
 /// Makes a connector of a function `fn(&ConnectorRequest<'_>) -> Result<Connection>`.
 ///
-/// In place of `Connection` it may return anything that is `Into<Connection>`, which any `PhysicalMemory` is. The
-/// [crate's documentation](crate) has the options.
+/// In place of `Connection` it may return any `PhysicalMemory`. The [crate's documentation](crate) has the options.
 ///
 /// ```
 /// use memflow_core::{
@@ -72,7 +72,7 @@ pub fn connector(options: TokenStream, item: TokenStream) -> TokenStream {
     expand(PluginKind::Connector, options.into(), item.into()).into()
 }
 
-/// Makes an OS layer of a function `fn(OsRequest<'_>) -> Result<T>`, where `T` is an `Os`.
+/// Makes an OS layer of a function `fn(OsRequest<'_>) -> Result<T>`, where `T` is an `Os` or `Arc<dyn Os>`.
 ///
 /// The [crate's documentation](crate) has the options.
 #[proc_macro_attribute]

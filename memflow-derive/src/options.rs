@@ -7,7 +7,7 @@ use syn::{
     LitStr, Path, Token,
     ext::IdentExt as _,
     parenthesized,
-    parse::{ParseBuffer, ParseStream},
+    parse::{Parse, ParseBuffer, ParseStream},
 };
 
 use crate::{
@@ -87,18 +87,8 @@ impl Options {
                 self.description = Some(line);
             }
             "help" => self.help = Some(text(option, input)?),
-            "type" => {
-                input.parse::<Token![=]>()?;
-                self.type_name = Some(input.parse().map_err(|problem: syn::Error| {
-                    syn::Error::new(problem.span(), "expected the name of the type to make: type = Example")
-                })?);
-            }
-            "targets" => {
-                input.parse::<Token![=]>()?;
-                self.targets = Some(input.parse().map_err(|problem: syn::Error| {
-                    syn::Error::new(problem.span(), "expected a function that lists targets: targets = list")
-                })?);
-            }
+            "type" => self.type_name = Some(value(input, "the name of the type to make: type = Example")?),
+            "targets" => self.targets = Some(value(input, "a function that lists targets: targets = list")?),
             "accepts" => {
                 let content = list(option, input)?;
                 problems.entries(&content, |_, input| self.accept(input));
@@ -132,6 +122,12 @@ fn text(option: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
     let text: LitStr = input.parse().map_err(expected)?;
     check_text(&text.value(), text.span())?;
     Ok(text)
+}
+
+/// `= value`; `expected` says what and how.
+fn value<T: Parse>(input: ParseStream<'_>, expected: &str) -> syn::Result<T> {
+    let parsed = input.parse::<Token![=]>().and_then(|_| input.parse());
+    parsed.map_err(|problem| syn::Error::new(problem.span(), format_args!("expected {expected}")))
 }
 
 /// Refuses what a descriptor cannot hold.

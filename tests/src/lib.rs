@@ -3,11 +3,13 @@
 //!
 //! Must not be used by anything but tests. The walker is written from the Intel SDM and shares no code with `memflow-core`.
 
+mod built;
 mod guest;
 mod patched;
 mod walker;
 
 pub use self::{
+    built::{Built, built},
     guest::{Form, Opened, guest},
     patched::Patched,
     walker::{Mode, Walked, Walker},

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks on its streams")]
 
 mod guests;
+mod plugins;
 mod test;
 mod tidy;
 
@@ -23,6 +24,11 @@ const TASKS: &[Task] = &[
     Task { name: "tidy", help: "rules of the project that no other tool checks", run: tidy::tidy },
     Task { name: "deny", help: "licences and advisories of the dependencies", run: test::deny },
     Task { name: "guests", help: "prepare real guests for tests; --list shows them", run: guests::guests },
+    Task {
+        name: "plugins",
+        help: "build the tree's plugins and install them for the user, or in --dir DIR; uninstall them",
+        run: plugins::plugins,
+    },
     Task { name: "demo", help: "make the committed demo snapshot anew", run: guests::demo },
 ];
 

@@ -17,9 +17,11 @@
 mod layout;
 mod memory;
 mod open;
+mod plugin;
 
 pub use self::{
     layout::GuestRun,
     memory::ProcessMemory,
     open::{Options, Target, open, open_process},
+    plugin::Plugin,
 };

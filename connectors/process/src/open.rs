@@ -2,22 +2,49 @@
 //!
 //! Owns: [`open`], [`open_process`] and their options. Must not know: which operating system it is.
 //! Keeps: a name that several processes have is refused; every error names the process.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use std::str::FromStr;
 
 use memflow_core::{
-    Error, Result,
+    Error, Result, VirtAddr,
     error::ResultExt,
+    memory::RunMap,
     os::{Os, Process},
 };
 
 use crate::{GuestRun, ProcessMemory, layout};
 
-/// Which process holds the memory.
+/// Which process holds the memory. As text: decimal digits are a pid, anything else is a name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Target {
     /// The process with this id.
     Pid(u32),
     /// The one process of this name.
     Name(String),
+}
+
+impl FromStr for Target {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::Argument {
+            what: "process".into(),
+            expected: "a pid below 2^32, or a name that is more than digits".into(),
+            found: text.to_owned(),
+        };
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return text.parse().map(Self::Pid).map_err(|_| wrong());
+        }
+        Ok(Self::Name(text.to_owned()))
+    }
 }
 
 /// How the memory lies in the process.
@@ -44,6 +71,17 @@ impl Options {
     /// ```
     pub fn with_runs(runs: impl IntoIterator<Item = GuestRun>) -> Self {
         Self { runs: runs.into_iter().collect() }
+    }
+}
+
+/// The runs of a map whose offsets are virtual addresses of the process.
+impl From<&RunMap> for Options {
+    fn from(map: &RunMap) -> Self {
+        Self::with_runs(map.runs().iter().map(|run| GuestRun {
+            phys: run.range.start(),
+            virt: VirtAddr::new(run.offset),
+            len: run.range.len(),
+        }))
     }
 }
 

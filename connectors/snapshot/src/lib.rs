@@ -29,5 +29,5 @@ pub use self::{
     open::{Snapshot, open, open_bytes},
     options::{OnProgress, OpenOptions, Progress},
     plugin::Plugin,
-    raw::{MemoryLayout, parse_runs, raw_layouts},
+    raw::{MemoryLayout, raw_layouts},
 };

@@ -19,7 +19,6 @@ use memflow_core::{
     Error, PhysAddr, PhysRange, Result,
     address::GIB,
     memory::{Run, RunMap},
-    units,
 };
 
 use crate::{
@@ -49,7 +48,7 @@ pub enum MemoryLayout {
     /// The RAM of a QEMU i440fx ("pc") machine: from 3.5 GiB on, what does not fit below 3 GiB lies from 4 GiB on.
     /// VMware's `.vmem` files are split at the same place.
     I440fx,
-    /// Given by hand. See [`parse_runs`] for how people write it.
+    /// Given by hand; [`RunMap`] says how people write it.
     Runs(RunMap),
 }
 
@@ -60,13 +59,7 @@ impl fmt::Display for MemoryLayout {
             Self::Flat => f.write_str("flat"),
             Self::Q35 => f.write_str("q35"),
             Self::I440fx => f.write_str("i440fx"),
-            Self::Runs(map) => {
-                for (index, run) in map.runs().iter().enumerate() {
-                    let comma = if index == 0 { "" } else { "," };
-                    write!(f, "{comma}{}@{:#x}", run.range, run.offset)?;
-                }
-                Ok(())
-            }
+            Self::Runs(map) => map.fmt(f),
         }
     }
 }
@@ -74,14 +67,14 @@ impl fmt::Display for MemoryLayout {
 impl FromStr for MemoryLayout {
     type Err = Error;
 
-    /// A name of a layout, or a list of runs as in [`parse_runs`].
+    /// A name of a layout, or the text of a [`RunMap`].
     fn from_str(text: &str) -> Result<Self> {
         Ok(match text {
             "auto" => Self::Auto,
             "flat" => Self::Flat,
             "q35" => Self::Q35,
             "i440fx" => Self::I440fx,
-            _ if text.starts_with(|first: char| first.is_ascii_digit()) => Self::Runs(parse_runs(text)?),
+            _ if text.starts_with(|first: char| first.is_ascii_digit()) => Self::Runs(text.parse()?),
             _ => {
                 return Err(bad_argument(
                     "memory layout",
@@ -206,38 +199,6 @@ fn carries_hole(input: &dyn ReadAt) -> Result<bool> {
         at = at.saturating_add(STEP);
     }
     Ok(view.size() > ABOVE_HOLE)
-}
-
-/// Reads a list of runs: `FIRST-LAST@OFFSET`, separated by commas. Addresses are inclusive, numbers decimal or with `0x`.
-///
-/// # Errors
-/// [`Error::Argument`] for what is not such a list, [`Error::Overlap`] when an address comes up twice.
-///
-/// # Examples
-/// ```
-/// let runs = memflow_snapshot::parse_runs("0-0xbfffffff@0,0x100000000-0x13fffffff@0xc0000000")?;
-/// assert_eq!(runs.total_bytes(), 4 << 30);
-/// # Ok::<(), memflow_core::Error>(())
-/// ```
-pub fn parse_runs(text: &str) -> Result<RunMap> {
-    let runs: Vec<Run> = text.split(',').map(|part| parse_run(part.trim())).collect::<Result<_>>()?;
-    RunMap::new(runs)
-}
-
-fn parse_run(text: &str) -> Result<Run> {
-    const FORM: &str = "FIRST-LAST@OFFSET, such as 0x100000000-0x13fffffff@0xc0000000";
-    let bad = || bad_argument("run of memory", text, FORM);
-    let (range, offset) = text.split_once('@').ok_or_else(bad)?;
-    let (first, last) = range.split_once('-').ok_or_else(bad)?;
-    let (first, last) = (parse_number(first).ok_or_else(bad)?, parse_number(last).ok_or_else(bad)?);
-    let offset = parse_number(offset).ok_or_else(bad)?;
-    let range = PhysRange::inclusive(PhysAddr::new(first), PhysAddr::new(last))
-        .ok_or_else(|| bad_argument("run of memory", text, "a last address that is not below the first"))?;
-    Ok(Run { range, offset })
-}
-
-fn parse_number(text: &str) -> Option<u64> {
-    units::number(text.trim()).ok()
 }
 
 fn bad_argument(what: &'static str, found: &str, expected: &'static str) -> Error {

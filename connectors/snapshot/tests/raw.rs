@@ -7,7 +7,7 @@ use std::{fs::File, os::unix::fs::FileExt};
 
 use common::{error_of, file, open_error, pattern, read};
 use memflow_core::memory::{Liveness, RunMap};
-use memflow_snapshot::{Container, MemoryLayout, OpenOptions, Snapshot, open, parse_runs, raw_layouts};
+use memflow_snapshot::{Container, MemoryLayout, OpenOptions, Snapshot, open, raw_layouts};
 use tempfile::TempDir;
 
 const GIB: u64 = 1 << 30;
@@ -264,10 +264,11 @@ fn runs_by_hand_serve_files_of_any_length_but_only_what_is_in_them() {
 
 #[test]
 fn runs_by_hand_are_checked() {
-    assert_eq!(parse_runs(" 0 - 0xfff @ 0x10 ").unwrap(), parse_runs("0-4095@16").unwrap());
-    let whole = parse_runs("0-0xfffffffffffffffe@0").unwrap();
+    let parsed = |text: &str| text.parse::<RunMap>();
+    assert_eq!(parsed(" 0 - 0xfff @ 0x10 ").unwrap(), parsed("0-4095@16").unwrap());
+    let whole = parsed("0-0xfffffffffffffffe@0").unwrap();
     assert_eq!(whole.total_bytes(), u64::MAX);
-    let text = |runs: &str| parse_runs(runs).unwrap_err().to_string();
+    let text = |runs: &str| parsed(runs).unwrap_err().to_string();
     let form = "expected FIRST-LAST@OFFSET, such as 0x100000000-0x13fffffff@0xc0000000, found";
     for bad in ["", "0", "0-1", "0@1", "a-b@c", "0x-1@0", "+1-2@0", "-1-2@0", "0-0x10000000000000000@0", "0-1@0@0"] {
         assert_eq!(text(bad), format!("run of memory: {form} `{bad}`"));

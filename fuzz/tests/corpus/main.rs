@@ -20,14 +20,17 @@ mod snapshot;
 
 use std::{fs, path::Path};
 
-use memflow_core::plugin::{
-    analyze::{HostAbi, analyze},
-    args::{ArgSpec, ConnectorSpec},
-    descriptor::{AbiVersion, Descriptor},
+use memflow_core::{
+    memory::RunMap,
+    plugin::{
+        analyze::{HostAbi, analyze},
+        args::{ArgSpec, ConnectorSpec},
+        descriptor::{AbiVersion, Descriptor},
+    },
 };
 use memflow_linux::fuzzing;
 use memflow_snapshot::{
-    BytesInput, OpenOptions, ParseOptions, elf, lime, open_bytes, parse_runs,
+    BytesInput, OpenOptions, ParseOptions, elf, lime, open_bytes,
     unpack::{self, UnpackOptions},
 };
 
@@ -76,7 +79,7 @@ fn seeds_reach_the_end_of_their_parser() {
             "descriptor" => some(good(&Descriptor::parse_section(&bytes).unwrap())),
             "elf" => elf::parse(&input, strict).map(drop),
             "lime" => lime::parse(&input, strict).map(drop),
-            "runs" => parse_runs(&text(&bytes)).map(drop),
+            "runs" => text(&bytes).parse::<RunMap>().map(drop),
             "btf" => memflow_linux::Types::parse(bytes).map(drop),
             "open" => open_bytes(name, &bytes, &OpenOptions::default()).map(drop),
             "gzip" => unpack::gzip(&input, unpack).map(drop),

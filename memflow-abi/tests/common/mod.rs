@@ -1,10 +1,15 @@
-//! The record of the ABI as text, shared by the tests of this folder.
+//! The record of the ABI, shared by the tests of this folder.
 //!
 //! Owns: the text's form and where the committed one lies. Must not know: who else renders it.
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub(crate) mod c;
+mod record;
+
 use std::{fmt::Write as _, fs, path::PathBuf};
+
+pub(crate) use record::Record;
 
 /// A path of this package.
 pub(crate) fn path(name: &str) -> PathBuf {
@@ -19,6 +24,20 @@ pub(crate) fn golden_path() -> PathBuf {
 /// The committed record. Empty if there is none.
 pub(crate) fn golden() -> String {
     fs::read_to_string(golden_path()).unwrap_or_default().replace("\r\n", "\n")
+}
+
+/// Folders of the versions before this one, with a header and a record as they were: `(major, minor)` and the folder, in order.
+pub(crate) fn frozen() -> Vec<((u16, u16), PathBuf)> {
+    let folder = path("../tests/abi");
+    let version = |name: &str| {
+        let (major, minor) = name.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let mut found: Vec<_> =
+        entries.filter_map(|entry| Some((version(entry.file_name().to_str()?)?, entry.path()))).collect();
+    found.sort();
+    found
 }
 
 /// The record of this build.

@@ -43,7 +43,9 @@ it, or START+LENGTH.
 FILE appears only when it is whole and on the disk, readable by its owner alone; - is standard output. A dump in which \
 something cannot be read fails and leaves no file; with --fill-gaps zero, zeros take its place, and how many is said.
 
-JSON: {\"file\", \"format\", \"size\", \"filled\", \"problems\"}.")]
+-o is the file here; name an OS layer with --os.
+
+JSON: {\"file\", \"format\", \"size\", \"filled\", \"problems\"}.", mut_arg("os", |os| os.short(None)))]
 pub(crate) struct DumpArgs {
     #[command(flatten)]
     target: TargetArgs,

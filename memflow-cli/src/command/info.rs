@@ -2,9 +2,11 @@
 //!
 //! Owns: the description of format, memory and kernel. Must not know: how any of it was found out.
 
+use std::sync::Arc;
+
 use clap::Args;
 use memflow_core::{
-    memory::{Liveness, VcpuRegisters},
+    memory::{Liveness, Metrics, MetricsSnapshot, OpCounts, VcpuRegisters},
     os::{KernelInfo, Os},
 };
 use serde::Serialize;
@@ -23,7 +25,7 @@ A target in which no operating system is recognised is described all the same, w
 
 JSON: {\"target\": {name, format, notes, live, read_only, memory_size, runs: [{start, size}], vcpus: [{cr0, cr3, cr4, efer, \
 rip}]}, \"kernel\": {system, release, version, hostname, architecture, base, build_id, page_table_root, evidence} or null, \
-\"problems\": […]}.")]
+\"metrics\": [{target, reads: {calls, operations, failed, bytes, seconds}, writes: as reads}], \"problems\": […]}.")]
 pub(crate) struct InfoArgs {
     #[command(flatten)]
     target: TargetArgs,
@@ -33,6 +35,7 @@ pub(crate) struct InfoArgs {
 struct Document {
     target: TargetRecord,
     kernel: Option<KernelRecord>,
+    metrics: Vec<MetricsRecord>,
     problems: Vec<String>,
 }
 
@@ -64,6 +67,22 @@ struct VcpuRecord {
 }
 
 #[derive(Serialize)]
+struct MetricsRecord {
+    target: String,
+    reads: CountsRecord,
+    writes: CountsRecord,
+}
+
+#[derive(Serialize)]
+struct CountsRecord {
+    calls: u64,
+    operations: u64,
+    failed: u64,
+    bytes: u64,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
 struct KernelRecord {
     system: String,
     release: String,
@@ -87,6 +106,7 @@ pub(crate) fn run(args: &InfoArgs, io: &mut Io<'_>) -> Outcome {
     let document = Document {
         target: target_record(&target),
         kernel: os.as_deref().map(kernel_record),
+        metrics: target.metrics().into_iter().map(metrics_record).collect(),
         problems: failure.iter().map(ToString::to_string).collect(),
     };
     if io.json {
@@ -103,15 +123,27 @@ fn target_record(target: &Target) -> TargetRecord {
     let metadata = memory.metadata();
     let runs = metadata.runs.runs().iter();
     TargetRecord {
-        name: target.name().to_owned(),
-        format: target.format().to_owned(),
-        notes: target.notes().to_vec(),
+        name: target.name(),
+        format: target.format(),
+        notes: target.notes(),
         live: metadata.liveness == Liveness::Live,
         read_only: metadata.read_only,
         memory_size: metadata.runs.total_bytes(),
         runs: runs.map(|run| RunRecord { start: run.range.start().into(), size: run.range.len() }).collect(),
         vcpus: memory.facts().vcpus.iter().map(vcpu_record).collect(),
     }
+}
+
+fn metrics_record((target, metrics): (String, Arc<Metrics>)) -> MetricsRecord {
+    let MetricsSnapshot { reads, writes, .. } = metrics.snapshot();
+    let record = |counts: &OpCounts| CountsRecord {
+        calls: counts.calls,
+        operations: counts.ops,
+        failed: counts.failed_ops,
+        bytes: counts.bytes,
+        seconds: counts.time.as_secs_f64(),
+    };
+    MetricsRecord { target, reads: record(&reads), writes: record(&writes) }
 }
 
 fn vcpu_record(vcpu: &VcpuRegisters) -> VcpuRecord {

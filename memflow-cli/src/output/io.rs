@@ -6,9 +6,10 @@
 use std::{
     fmt::{Debug, Display},
     io::{self, Write},
+    sync::Arc,
 };
 
-use memflow_core::Error;
+use memflow_core::{Error, memory::Metrics};
 use serde::Serialize;
 
 use super::{escape, json::to_text, table::Table};
@@ -46,6 +47,7 @@ pub(crate) struct Io<'a> {
     /// How much is said on standard error.
     pub(crate) verbosity: Verbosity,
     documented: bool,
+    counted: Vec<(String, Arc<Metrics>)>,
 }
 
 impl Debug for Io<'_> {
@@ -57,7 +59,7 @@ impl Debug for Io<'_> {
 impl<'a> Io<'a> {
     /// Results to `out`, messages to `err`.
     pub(crate) fn new(out: &'a mut dyn Write, err: &'a mut dyn Write, json: bool, verbosity: Verbosity) -> Self {
-        Self { out, err, json, verbosity, documented: false }
+        Self { out, err, json, verbosity, documented: false, counted: Vec::new() }
     }
 
     /// True when only errors are said.
@@ -132,6 +134,25 @@ impl<'a> Io<'a> {
     pub(crate) fn note(&mut self, text: impl Display) {
         if self.verbose() {
             self.message("note", text);
+        }
+    }
+
+    /// Sets what [`tell_metrics`](Self::tell_metrics) is to tell: the counters of memory, each with its name.
+    pub(crate) fn tell_at_the_end(&mut self, counted: Vec<(String, Arc<Metrics>)>) {
+        self.counted = counted;
+    }
+
+    /// Says what was counted, on standard error, unless only errors are said.
+    pub(crate) fn tell_metrics(&mut self) {
+        if self.quiet() {
+            return;
+        }
+        for (name, metrics) in std::mem::take(&mut self.counted) {
+            let counts = metrics.snapshot();
+            self.message("metrics", format_args!("{name}: reads: {}", counts.reads));
+            if counts.writes.calls > 0 {
+                self.message("metrics", format_args!("{name}: writes: {}", counts.writes));
+            }
         }
     }
 

@@ -3,10 +3,15 @@
 //! Must not know: anything of the library; what is expected comes from the demo guest's own /proc and from files made here.
 
 mod bad_input;
+mod c_connector;
 mod cache;
+mod chains;
 mod demo;
+mod document;
 mod dump;
 mod help;
+mod install;
+mod names;
 mod plugins;
 mod readme;
 mod util;

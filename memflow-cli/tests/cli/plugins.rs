@@ -10,26 +10,37 @@ use std::{
 use super::util::{Run, command, run};
 
 /// The tree's plugins as shared libraries, beside the program that is tested.
-fn built() -> &'static [PathBuf; 2] {
-    static BUILT: OnceLock<[PathBuf; 2]> = OnceLock::new();
+pub(crate) fn built() -> &'static [PathBuf; 3] {
+    static BUILT: OnceLock<[PathBuf; 3]> = OnceLock::new();
     BUILT.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         let program = Path::new(env!("CARGO_BIN_EXE_memflow"));
         let folder = program.parent().unwrap();
-        cargo.args(["build", "--quiet", "--locked", "-p", "memflow-snapshot", "-p", "memflow-linux"]).current_dir(root);
+        cargo.args([
+            "build",
+            "--quiet",
+            "--locked",
+            "-p",
+            "memflow-snapshot",
+            "-p",
+            "memflow-linux",
+            "-p",
+            "memflow-process",
+        ]);
+        cargo.current_dir(root);
         if folder.ends_with("release") {
             cargo.arg("--release");
         }
         cargo.env("CARGO_TARGET_DIR", folder.parent().unwrap());
         assert!(cargo.status().unwrap().success());
-        ["libmemflow_snapshot.so", "libmemflow_linux.so"].map(|name| folder.join(name))
+        ["libmemflow_snapshot.so", "libmemflow_linux.so", "libmemflow_process.so"].map(|name| folder.join(name))
     })
 }
 
-fn loaded(line: &str) -> Run {
-    let [snapshot, linux] = built().each_ref().map(|path| path.display());
-    run(&format!("{line} --plugin {snapshot} --plugin {linux}"))
+pub(crate) fn loaded(line: &str) -> Run {
+    let [snapshot, linux, process] = built().each_ref().map(|path| path.display());
+    run(&format!("{line} --plugin {snapshot} --plugin {linux} --plugin {process}"))
 }
 
 #[test]
@@ -67,7 +78,7 @@ fn errors_of_loaded_plugins_are_those_of_built_in_ones() {
 
 #[test]
 fn loaded_plugin_is_loaded() {
-    let [snapshot, linux] = built();
+    let [snapshot, linux, _] = built();
     let output = command(&std::env::temp_dir(), ["ps", "demo"])
         .arg("--plugin")
         .arg(snapshot)
@@ -111,8 +122,7 @@ fn loaded_plugin_keeps_what_it_learns_for_the_next_run() {
 #[test]
 fn layers_are_arguments_of_any_connector() {
     let plain = run("ps demo").complete();
-    for target in ["snapshot:demo", "snapshot:demo:cache=4MiB", "snapshot:demo:metrics,read_only", "snapshot@0.1:demo"]
-    {
+    for target in ["snapshot:demo", "snapshot:demo:cache=4MiB", "snapshot:demo:read_only", "snapshot@0.1:demo"] {
         assert_eq!(run(&format!("ps {target}")).complete(), plain, "{target}");
     }
 }

@@ -1,54 +1,33 @@
-//! The terminal sessions of the README: what they show is what the command prints.
-//!
-//! A session is a block that begins with `$ memflow …`; `lines=N` after `console` cuts it there, with a `…` in the place of the rest.
-//! `UPDATE_README=1` writes them anew.
+//! The documents that show how to use memflow: everything in them is run. `UPDATE_README=1` writes what is printed anew.
 
-use std::{env, fs, path::PathBuf};
+use std::{fs, path::Path};
 
-use super::util::run_in;
-
-const FENCE: &str = "```";
+use super::document::{Place, check, checkout};
 
 #[test]
 fn sessions_of_the_readme_are_real() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let old = fs::read_to_string(&path).unwrap();
-    let mut new = String::new();
-    let mut sessions = 0;
-    let mut lines = old.lines();
-    while let Some(line) = lines.next() {
-        new.push_str(line);
-        new.push('\n');
-        let Some(info) = line.strip_prefix(FENCE).filter(|info| info.starts_with("console")) else { continue };
-        let command = lines.next().unwrap();
-        let block: Vec<&str> = lines.by_ref().take_while(|line| *line != FENCE).collect();
-        assert!(block.iter().all(|line| !line.starts_with("$ ")), "one command a block: {command}");
-        new.push_str(&session(command, info.split_once("lines=").map(|(_, count)| count.parse().unwrap())));
-        new.push_str(FENCE);
-        new.push('\n');
-        sessions += 1;
-    }
-    assert!(sessions > 8);
-    if env::var_os("UPDATE_README").is_some() {
-        fs::write(&path, new).unwrap();
-    } else {
-        assert!(old == new, "the README shows other output than the command prints; UPDATE_README=1 writes it anew");
-    }
+    let folder = tempfile::tempdir().unwrap();
+    assert!(check("README.md", &mut Place::new(folder.path())) > 8);
 }
 
-/// The command and its output, messages first, as a terminal shows both.
-fn session(command: &str, most: Option<usize>) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let run = run_in(folder.path(), command.strip_prefix("$ memflow ").unwrap().split(' '));
-    let all: Vec<&str> = run.err.lines().chain(run.out.lines()).map(str::trim_end).collect();
-    let shown = most.unwrap_or(all.len()).min(all.len());
-    let mut text = format!("{command}\n");
-    for line in &all[..shown] {
-        text.push_str(line);
-        text.push('\n');
+/// The plugins of the document are compiled with all that they need; the first time takes a while.
+#[test]
+fn writing_a_plugin_works_as_written() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("writing-a-plugin");
+    let home = folder.join("home");
+    if home.exists() {
+        fs::remove_dir_all(&home).unwrap();
     }
-    if shown < all.len() {
-        text.push_str("…\n");
-    }
-    text
+    fs::create_dir_all(&home).unwrap();
+    // A workspace of its own, as the folder lies in that of the checkout; its versions, so that nothing is downloaded.
+    fs::write(home.join("Cargo.toml"), "[workspace]\nresolver = \"3\"\n").unwrap();
+    fs::copy(checkout().join("Cargo.lock"), home.join("Cargo.lock")).unwrap();
+    let mut place = Place::new(&home);
+    // What a user has without saying so: a folder `target` in each package. What is compiled stays from one run to the next.
+    place.set("CARGO_TARGET_DIR", "target");
+    place.set("CARGO_BUILD_BUILD_DIR", folder.join("build"));
+    place.set("CARGO_NET_OFFLINE", "true");
+    place.set("CARGO_INCREMENTAL", "0");
+    place.set("CARGO_PROFILE_DEV_DEBUG", "0");
+    assert!(check("docs/writing-a-plugin.md", &mut place) > 10);
 }

@@ -112,7 +112,7 @@ impl<A: fmt::Debug> fmt::Debug for WriteOp<'_, A> {
 
 /// Folds the outcomes of a batch of reads: `Ok` when all are done, else an error for the first that is not.
 ///
-/// `who` names the connector or view for [`Error::Unanswered`].
+/// `who` names the connector or view for [`Error::Unanswered`] and [`Reason::Panicked`].
 pub fn finish_reads<A: Address + Into<AnyAddr>>(who: &str, ops: &[ReadOp<'_, A>]) -> Result<()> {
     match ops.iter().position(|op| !op.outcome.is_done()) {
         None => Ok(()),
@@ -127,7 +127,7 @@ pub fn finish_reads<A: Address + Into<AnyAddr>>(who: &str, ops: &[ReadOp<'_, A>]
 
 /// Folds the outcomes of a batch of writes: `Ok` when all are done, else an error for the first that is not.
 ///
-/// `who` names the connector or view for [`Error::Unanswered`].
+/// `who` names the connector or view for [`Error::Unanswered`] and [`Reason::Panicked`].
 pub fn finish_writes<A: Address + Into<AnyAddr>>(who: &str, ops: &[WriteOp<'_, A>]) -> Result<()> {
     match ops.iter().position(|op| !op.outcome.is_done()) {
         None => Ok(()),
@@ -144,7 +144,9 @@ pub fn finish_writes<A: Address + Into<AnyAddr>>(who: &str, ops: &[WriteOp<'_, A
 fn failure(who: &str, kind: AccessKind, index: usize, op: Option<(AnyAddr, usize, Outcome)>) -> Error {
     match op {
         Some((address, len, Outcome::Failed { reason, .. })) => {
-            Error::Access { kind, address, len: len as u64, reason }
+            let error = Error::Access { kind, address, len: len as u64, reason };
+            // A defect has an owner; of everything else it is the address that matters.
+            if reason == Reason::Panicked { error.context(who.to_owned()) } else { error }
         }
         _ => Error::Unanswered { who: who.to_owned(), index },
     }

@@ -12,9 +12,12 @@
     clippy::panic
 )]
 
+use std::{fmt, str::FromStr};
+
 use crate::{
     address::{PhysAddr, PhysRange},
     error::{Error, Result},
+    units,
 };
 
 /// Consecutive physical memory, and where its bytes start in the source.
@@ -27,6 +30,18 @@ pub struct Run {
 }
 
 /// Sorted, disjoint, non-empty runs.
+///
+/// Their text is a list of `FIRST-LAST@OFFSET` with commas between them. Both addresses are part of the run; numbers are decimal, or
+/// hexadecimal with `0x`.
+///
+/// ```
+/// use memflow_core::memory::RunMap;
+///
+/// let runs: RunMap = "0-0xbfffffff@0,0x100000000-0x13fffffff@0xc0000000".parse()?;
+/// assert_eq!(runs.total_bytes(), 4 << 30);
+/// assert_eq!(runs.to_string().parse::<RunMap>()?, runs);
+/// # Ok::<(), memflow_core::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RunMap {
     // INVARIANT: sorted by start, disjoint, none empty, and `offset + range.len()` of each fits a u64.
@@ -127,6 +142,49 @@ impl RunMap {
             rest: Some(range).filter(|range| !range.is_empty()),
             next: self.index_at_or_after(range.start()),
         }
+    }
+}
+
+impl fmt::Display for RunMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Run { range, offset }) in self.runs.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{range}@{offset:#x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for RunMap {
+    type Err = Error;
+
+    /// Reads a list of runs.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for what is not such a list, and as [`RunMap::new`].
+    fn from_str(text: &str) -> Result<Self> {
+        let runs: Vec<Run> = text.split(',').map(|part| part.trim().parse()).collect::<Result<_>>()?;
+        Self::new(runs)
+    }
+}
+
+impl FromStr for Run {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = |expected: &'static str| Error::Argument {
+            what: "run of memory".into(),
+            expected: expected.into(),
+            found: text.to_owned(),
+        };
+        let form = || bad("FIRST-LAST@OFFSET, such as 0x100000000-0x13fffffff@0xc0000000");
+        let number = |text: &str| units::number(text.trim()).map_err(|_| form());
+        let (range, offset) = text.split_once('@').ok_or_else(form)?;
+        let (first, last) = range.split_once('-').ok_or_else(form)?;
+        let (first, last) = (PhysAddr::new(number(first)?), PhysAddr::new(number(last)?));
+        let range =
+            PhysRange::inclusive(first, last).ok_or_else(|| bad("a last address that is not below the first"))?;
+        Ok(Self { range, offset: number(offset)? })
     }
 }
 

@@ -48,6 +48,8 @@ pub enum SoftFaultAnswer {
     },
     /// A page in swap or in a file.
     PagedOut,
+    /// Nobody knows: the code that answers panicked.
+    Panicked,
 }
 
 /// True when the operating system may know more.
@@ -103,6 +105,7 @@ fn answer(fault: &SoftFault, halt: &Halt) -> Result<Translation, Reason> {
     match fault.answer {
         SoftFaultAnswer::NotMapped => Err(halt.reason()),
         SoftFaultAnswer::PagedOut => Err(Reason::PagedOut { entry: halt.stop.entry }),
+        SoftFaultAnswer::Panicked => Err(Reason::Panicked),
         SoftFaultAnswer::Page { base, flags } => {
             let allowed = PageFlags::WRITABLE.union(PageFlags::USER);
             let refused = allowed.difference(halt.rights);

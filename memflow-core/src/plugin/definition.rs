@@ -93,6 +93,18 @@ impl<'a> ConnectorRequest<'a> {
         })
     }
 
+    /// The operating system to look into.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when there is none, with how one is put before the connector.
+    pub fn required_input(&self) -> Result<&Arc<dyn Os>> {
+        self.input.as_ref().ok_or_else(|| Error::Unsupported {
+            what: "this connector at the start of a chain".to_owned(),
+            why: "it looks into an operating system; put the connector and the OS layer of that one before it"
+                .to_owned(),
+        })
+    }
+
     /// Tells how far it is.
     ///
     /// # Errors
@@ -156,6 +168,7 @@ fn step(progress: OnProgress<'_>, stage: &str, done: u64, total: u64) -> Result<
 }
 
 /// An opened target.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Connection {
     /// Its memory.

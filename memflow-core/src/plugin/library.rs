@@ -182,7 +182,7 @@ impl Loaded {
         // zeros is valid, if useless.
         let call = |out: *mut Memory, failure| unsafe { open(Grows::new(&wire), out, failure) };
         // SAFETY: as above.
-        let source = unsafe { import::filled(call) }?;
+        let source = unsafe { import::filled(&self.who, call) }?;
         // SAFETY: the ABI's contract: a function that succeeds has filled in a handle that is handed over.
         let memory = unsafe { import::memory(source, &self.who) }?;
         let Report { format, notes, alternatives } = report.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -215,7 +215,7 @@ impl Loaded {
         // zeros is valid, if useless.
         let call = |out: *mut OsHandle, failure| unsafe { open(Grows::new(&wire), out, failure) };
         // SAFETY: as above.
-        let source = unsafe { import::filled(call) }?;
+        let source = unsafe { import::filled(&self.who, call) }?;
         // SAFETY: the ABI's contract: a function that succeeds has filled in a handle that is handed over.
         unsafe { import::os(source, &self.who, Some(request.memory)) }
     }
@@ -227,7 +227,7 @@ impl Loaded {
     pub(super) fn targets(&self) -> Result<Option<Vec<TargetInfo>>> {
         let Some(targets) = self.entry.targets else { return Ok(None) };
         // SAFETY: a function of the plugin's table.
-        let listing = import::collect(|sink, failure| unsafe { targets(sink, failure) })?;
+        let listing = import::collect(&self.who, |sink, failure| unsafe { targets(sink, failure) })?;
         listing.into_complete().map(Some)
     }
 }
@@ -258,6 +258,9 @@ unsafe extern "C" fn step(context: *mut c_void, stage: Text, done: u64, total: u
     i32::from(!matches!(told, Ok(ControlFlow::Continue(()))))
 }
 
+/// Most texts of a kind that a connector tells of what it opened; nobody reads more.
+const MAX_NOTES: usize = 1000;
+
 /// What a connector tells of what it opened.
 #[derive(Default)]
 struct Report {
@@ -275,7 +278,10 @@ unsafe fn told(context: *mut c_void, text: Text, add: impl FnOnce(&mut Report, S
     let report = unsafe { &*context.cast::<Mutex<Report>>() };
     // SAFETY: the caller's promise.
     let text = unsafe { raw::string(text) };
-    add(&mut report.lock().unwrap_or_else(PoisonError::into_inner), text);
+    let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+    if report.notes.len().max(report.alternatives.len()) < MAX_NOTES {
+        add(&mut report, text);
+    }
 }
 
 unsafe extern "C" fn take_format(context: *mut c_void, text: Text) {

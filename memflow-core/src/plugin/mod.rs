@@ -21,8 +21,8 @@ use self::descriptor::AbiVersion;
 pub use self::{
     definition::{Connection, Connector, ConnectorRequest, OnProgress, OsLayer, OsRequest, TargetInfo},
     inventory::{
-        ConnectOptions, Inventory, InventoryBuilder, LayerArgs, Layered, Origin, Place, PlaceState, Plugin, Rejected,
-        forward_log_level,
+        Chain, ChainError, ConnectOptions, ConnectorLink, Inventory, InventoryBuilder, LayerArgs, Layered, Origin,
+        OsLink, Place, PlaceState, Plugin, Rejected, forward_log_level,
     },
 };
 

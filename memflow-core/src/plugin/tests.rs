@@ -157,12 +157,16 @@ impl PhysicalMemory for Panicking {
 }
 
 #[test]
-fn panic_behind_the_boundary_leaves_no_operation_done() {
+fn panic_behind_the_boundary_is_told_by_each_operation() {
     let there = across(Arc::new(Panicking(buffer(0x2000))));
     let mut buf = [0; 8];
     let mut ops = [PhysRead::new(PhysAddr::new(0x1000), &mut buf)];
     let error = there.read_batch(&mut ops).unwrap_err();
-    assert_eq!((error.kind(), ops[0].outcome), (ErrorKind::Contract, Outcome::NotAttempted));
+    assert_eq!(ops[0].outcome, Outcome::Failed { offset: 0, reason: Reason::Panicked });
+    assert_eq!(
+        error.to_string(),
+        "the other side: read of 8 bytes at physical 0x1000: the code of the plugin panicked; the log says where"
+    );
 }
 
 #[test]

@@ -2,14 +2,28 @@
 //!
 //! Keeps: whatever the bytes, there is an answer; what was cut short is refused.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
 
-use memflow_core::plugin::analyze::{AnalyzedFile, HostAbi, Rejection, analyze};
+use memflow_core::plugin::analyze::{AnalyzedFile, HostAbi, Rejection, analyze, analyze_file};
 
 use super::{FIXTURES, LINUX, build::Elf64, fixture, host, linux, plugins};
 
 /// Longest time for one file, on a machine that has other things to do: each takes some microseconds.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
+
+/// The answer to a file that holds these bytes, if it came soon and is that to the bytes.
+fn answer_to_file(bytes: &[u8], host: &HostAbi<'_>) -> Result<AnalyzedFile, Rejection> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    let start = Instant::now();
+    let of_file = analyze_file(&file, host);
+    assert!(start.elapsed() < TIME_LIMIT);
+    assert_eq!(of_file, answer(bytes, host));
+    of_file
+}
 
 /// The answer, if it can be told and came soon.
 fn answer(bytes: &[u8], host: &HostAbi<'_>) -> Result<AnalyzedFile, Rejection> {
@@ -104,14 +118,17 @@ fn random_bytes_in_random_places_have_an_answer() {
     for (name, target) in FIXTURES {
         let good = fixture(name);
         let places = interesting(&good);
-        for _ in 0..4000 {
+        for round in 0..4000 {
             let mut bytes = good.clone();
             for _ in 0..1 + random(&mut state) % 16 {
                 let at = places[random(&mut state) as usize % places.len()];
                 bytes[at] = random(&mut state) as u8;
             }
-            drop(answer(&bytes, &host(target)));
+            let look = if round % 8 == 0 { answer_to_file } else { answer };
+            drop(look(&bytes, &host(target)));
         }
+        let cut = &good[..good.len() / 2];
+        assert!(answer_to_file(&good, &host(target)).is_ok() && answer_to_file(cut, &host(target)).is_err());
     }
 }
 
@@ -151,6 +168,6 @@ fn file_of_nothing_but_symbols_is_answered_soon() {
     let (table, strings) = (elf.section(".dynsym"), elf.section(".dynstr"));
     let elf = elf.set(table + 0x18, 8, symbols).set(table + 0x20, 8, 24 * SYMBOLS);
     let elf = elf.set(strings + 0x18, 8, names).set(strings + 0x20, 8, 4096);
-    let file = answer(&elf.0, &LINUX).unwrap();
+    let file = answer_to_file(&elf.0, &LINUX).unwrap();
     assert!(plugins(&file).iter().all(|plugin| plugin.as_ref().is_err_and(|text| text.contains("is not exported"))));
 }

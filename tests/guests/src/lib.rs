@@ -41,4 +41,5 @@ pub use machine::RunningGuest;
 pub use meta::Meta;
 pub use program::known_text;
 pub use spec::{Arch, DEMO, MATRIX, Machine, NESTED, Paging, Spec, TIMED, all};
+pub use tool::require;
 pub use truth::{IoRange, LogRecord, Mapping, Module, Page, Process, Symbol, Thread, Truth};

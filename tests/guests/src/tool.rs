@@ -19,7 +19,10 @@ fn find(program: &str) -> bool {
 }
 
 /// Makes sure a program is there; as root it is installed, else the error says what to install.
-pub(crate) fn require(program: &str, package: &str) -> Result<()> {
+///
+/// # Errors
+/// When it is not there and cannot be installed.
+pub fn require(program: &str, package: &str) -> Result<()> {
     static INSTALLING: Mutex<()> = Mutex::new(());
     if find(program) {
         return Ok(());

@@ -12,15 +12,16 @@
     clippy::panic
 )]
 
-use std::{borrow::Cow, collections::HashMap};
+use std::collections::HashMap;
 
 use super::{
-    EntryProblem, Machine, Rejection,
+    EntryProblem, Format, Machine, Rejection,
     elf::Elf,
     fat,
     macho::MachO,
     pe::Pe,
     reader::{Reader, wide},
+    source::Source,
 };
 use crate::plugin::descriptor::{DescriptorError, MAX_SECTION, excerpt};
 
@@ -41,8 +42,8 @@ pub(super) struct Place {
 }
 
 /// A shared object whose headers have been read.
-pub(super) trait Container<'a> {
-    fn reader(&self) -> Reader<'a>;
+pub(super) trait Container {
+    fn reader(&self) -> Reader<'_>;
 
     /// What it is for.
     fn machine(&self) -> Machine;
@@ -61,18 +62,23 @@ pub(super) trait Container<'a> {
 }
 
 /// Reads the headers of a shared object of any format; of one that holds several, those for `host`.
-pub(super) fn open<'a>(bytes: &'a [u8], host: Option<&Machine>) -> Result<Box<dyn Container<'a> + 'a>, Rejection> {
-    let bytes = match fat::slice(bytes, host)? {
+pub(super) fn open<'a>(source: &'a dyn Source, host: Option<&Machine>) -> Result<Box<dyn Container + 'a>, Rejection> {
+    // The format is told by the bytes; until then, any.
+    let whole = Reader::new(Format::Elf, source);
+    let file = match fat::slice(whole.of(Format::MachO), host)? {
         Some(slice) => slice,
-        None => bytes,
+        None => whole,
     };
-    Ok(match bytes {
-        [0x7f, b'E', b'L', b'F', ..] => Box::new(Elf::open(bytes)?),
-        [b'M', b'Z', ..] => Box::new(Pe::open(bytes)?),
-        [0xce | 0xcf, 0xfa, 0xed, 0xfe, ..] | [0xfe, 0xed, 0xfa, 0xce | 0xcf, ..] => Box::new(MachO::open(bytes)?),
+    let start = file.bytes("its first bytes", 0, file.size().min(8))?;
+    Ok(match start.as_slice() {
+        [0x7f, b'E', b'L', b'F', ..] => Box::new(Elf::open(file.of(Format::Elf))?),
+        [b'M', b'Z', ..] => Box::new(Pe::open(file.of(Format::Pe))?),
+        [0xce | 0xcf, 0xfa, 0xed, 0xfe, ..] | [0xfe, 0xed, 0xfa, 0xce | 0xcf, ..] => {
+            Box::new(MachO::open(file.of(Format::MachO), &start)?)
+        }
         [] => return Err(Rejection::NotSharedObject { found: "an empty file".into() }),
         _ => {
-            let start = excerpt(bytes.get(..8).unwrap_or(bytes));
+            let start = excerpt(&start);
             let found = format!("begins with `{start}`, expected the first bytes of an ELF, PE or Mach-O file");
             return Err(Rejection::NotSharedObject { found: found.into() });
         }
@@ -90,7 +96,7 @@ pub(super) fn push_place(places: &mut Vec<Place>, place: Place, reader: &Reader<
 }
 
 /// The bytes of all descriptor sections.
-pub(super) fn section<'a>(container: &dyn Container<'a>) -> Result<Cow<'a, [u8]>, Rejection> {
+pub(super) fn section(container: &dyn Container) -> Result<Vec<u8>, Rejection> {
     let (reader, places) = (container.reader(), container.descriptors());
     let total = places.iter().fold(0, |total: u64, place| total.saturating_add(place.len));
     if total > wide(MAX_SECTION) {
@@ -99,14 +105,11 @@ pub(super) fn section<'a>(container: &dyn Container<'a>) -> Result<Cow<'a, [u8]>
     if places.iter().all(|place| !place.in_file) {
         return Err(Rejection::EmptySection { format: reader.format() });
     }
-    let mut parts = Vec::with_capacity(places.len());
+    let mut section = Vec::new();
     for place in places.iter().filter(|place| place.in_file) {
-        parts.push(reader.slice("the descriptor section", place.offset, place.len)?);
+        section.append(&mut reader.bytes("the descriptor section", place.offset, place.len)?);
     }
-    Ok(match parts.as_slice() {
-        [one] => Cow::Borrowed(*one),
-        several => Cow::Owned(several.concat()),
-    })
+    Ok(section)
 }
 
 /// Answers for the names that are looked for, given all exports one after the other.
@@ -124,6 +127,11 @@ impl<'n> Wanted<'n> {
         }
         let longest = names.iter().map(|name| name.len()).max().unwrap_or_default();
         Self { by_name, longest, answers: vec![Some(EntryProblem::NotExported); names.len()] }
+    }
+
+    /// Bytes of a name that tell whether it is one of these.
+    pub(super) const fn enough(&self) -> usize {
+        self.longest.saturating_add(1)
     }
 
     /// Takes note of an export. The first of a name counts.

@@ -27,7 +27,7 @@ use super::{
     EntryProblem, Format, Machine, Rejection,
     container::{Container, MAX_SYMBOL, MAX_SYMBOLS, Place, Wanted, beginning_with, push_place},
     machine::{elf_architecture, elf_os},
-    reader::{Reader, Table, wide},
+    reader::{Name, Reader, Table, wide},
 };
 
 /// A shared object in ELF.
@@ -47,9 +47,8 @@ struct Symbols {
 }
 
 impl<'a> Elf<'a> {
-    pub(super) fn open(bytes: &'a [u8]) -> Result<Self, Rejection> {
-        let reader = Reader::new(Format::Elf, bytes);
-        let ident = reader.slice("the identification", 0, wide(header::SIZEOF_IDENT))?;
+    pub(super) fn open(reader: Reader<'a>) -> Result<Self, Rejection> {
+        let ident = reader.bytes("the identification", 0, wide(header::SIZEOF_IDENT))?;
         let field = |at: usize| ident.get(at).copied().unwrap_or_default();
         let bad = |what, at: usize, found: u8| reader.malformed(what, wide(at), "1 or 2", found.to_string());
         let (class, bits) = match field(header::EI_CLASS) {
@@ -83,14 +82,14 @@ impl<'a> Elf<'a> {
     fn find_sections(&mut self, header: &Header) -> Result<(), Rejection> {
         let Some((table, names)) = sections(&self.reader, header, self.ctx)? else { return Ok(()) };
         let names: SectionHeader = self.reader.entry(table, names, self.ctx)?;
-        self.reader.slice("the names of sections", names.sh_offset, names.sh_size)?;
+        self.reader.check("the names of sections", names.sh_offset, names.sh_size)?;
         for index in 0..table.count {
             let header: SectionHeader = self.reader.entry(table, index, self.ctx)?;
             if header.sh_type == section::SHT_DYNSYM && self.symbols.is_none() {
                 self.symbols = Some(self.symbols(table, &header)?);
             }
-            let name = string(&self.reader, &names, header.sh_name, MAX_SYMBOL);
-            if name == Some(Format::Elf.section().as_bytes()) && header.sh_type != section::SHT_NULL {
+            let name = string(&self.reader, &names, header.sh_name, MAX_SYMBOL)?;
+            if name.as_deref() == Some(Format::Elf.section().as_bytes()) && header.sh_type != section::SHT_NULL {
                 let in_file = header.sh_type != section::SHT_NOBITS;
                 let place = Place { offset: header.sh_offset, len: header.sh_size, in_file };
                 push_place(&mut self.descriptors, place, &self.reader)?;
@@ -136,16 +135,16 @@ impl<'a> Elf<'a> {
         Err(Rejection::NotSharedObject { found: found.into() })
     }
 
-    /// Hands each exported symbol and its name to `take`, until that returns true.
-    fn each_export(&self, mut take: impl FnMut(&[u8], &Sym) -> bool) -> Result<(), Rejection> {
+    /// Hands each exported symbol and its name, of that at most `most` bytes, to `take`, until that returns true.
+    fn each_export(&self, most: usize, mut take: impl FnMut(&[u8], &Sym) -> bool) -> Result<(), Rejection> {
         let Some(symbols) = &self.symbols else { return Ok(()) };
         let (table, names) = (symbols.table, &symbols.names);
         if table.count > MAX_SYMBOLS {
             let (expected, found) = (format!("at most {MAX_SYMBOLS}"), table.count.to_string());
             return Err(self.reader.malformed("the number of dynamic symbols", table.offset, expected, found));
         }
-        self.reader.slice(table.what, table.offset, table.count.saturating_mul(table.record))?;
-        self.reader.slice("the names of dynamic symbols", names.sh_offset, names.sh_size)?;
+        self.reader.check(table.what, table.offset, table.count.saturating_mul(table.record))?;
+        self.reader.check("the names of dynamic symbols", names.sh_offset, names.sh_size)?;
         for index in 0..table.count {
             let symbol: Sym = self.reader.entry(table, index, self.ctx)?;
             let bound = matches!(symbol.st_bind(), sym::STB_GLOBAL | sym::STB_WEAK | sym::STB_GNU_UNIQUE);
@@ -153,8 +152,8 @@ impl<'a> Elf<'a> {
             if !bound || !visible || symbol.st_shndx == SHN_UNDEF {
                 continue;
             }
-            let Some(name) = string(&self.reader, names, symbol.st_name, MAX_SYMBOL) else { continue };
-            if take(name, &symbol) {
+            let Some(name) = string(&self.reader, names, symbol.st_name, most)? else { continue };
+            if take(&name, &symbol) {
                 break;
             }
         }
@@ -177,7 +176,7 @@ impl<'a> Elf<'a> {
     /// True if a segment that is loaded takes these addresses from the file; `check_loaded` has seen that it has them.
     fn in_file(&self, address: u64, len: u64) -> bool {
         (0..self.segments.count).any(|index| {
-            let Ok(header) = self.reader.entry::<ProgramHeader, _>(self.segments, index, self.ctx) else {
+            let Ok(header) = self.reader.entry::<ProgramHeader, _, _>(self.segments, index, self.ctx) else {
                 return false;
             };
             let inside = address
@@ -241,15 +240,16 @@ fn sections(reader: &Reader<'_>, header: &Header, ctx: Ctx) -> Result<Option<(Ta
 const SHN_XINDEX: u16 = 0xffff;
 
 /// The string at an offset of a string table.
-fn string<'a>(reader: &Reader<'a>, table: &SectionHeader, at: usize, most: usize) -> Option<&'a [u8]> {
+fn string(reader: &Reader<'_>, table: &SectionHeader, at: usize, most: usize) -> Result<Option<Name>, Rejection> {
     let at = wide(at);
-    let room = table.sh_size.checked_sub(at)?;
-    let offset = table.sh_offset.checked_add(at)?;
-    reader.name(offset, usize::try_from(room).unwrap_or(usize::MAX).min(most))
+    let (Some(room), Some(offset)) = (table.sh_size.checked_sub(at), table.sh_offset.checked_add(at)) else {
+        return Ok(None);
+    };
+    reader.name("a name", offset, usize::try_from(room).unwrap_or(usize::MAX).min(most))
 }
 
-impl<'a> Container<'a> for Elf<'a> {
-    fn reader(&self) -> Reader<'a> {
+impl Container for Elf<'_> {
+    fn reader(&self) -> Reader<'_> {
         self.reader
     }
 
@@ -265,7 +265,7 @@ impl<'a> Container<'a> for Elf<'a> {
         for index in 0..self.segments.count {
             let header: ProgramHeader = self.reader.entry(self.segments, index, self.ctx)?;
             if header.p_type == segment::PT_LOAD {
-                self.reader.slice("a segment", header.p_offset, header.p_filesz)?;
+                self.reader.check("a segment", header.p_offset, header.p_filesz)?;
             }
         }
         Ok(())
@@ -273,7 +273,7 @@ impl<'a> Container<'a> for Elf<'a> {
 
     fn entries(&self, names: &[&str]) -> Result<Vec<Option<EntryProblem>>, Rejection> {
         let mut wanted = Wanted::new(names);
-        self.each_export(|name, symbol| {
+        self.each_export(wanted.enough(), |name, symbol| {
             wanted.export(name, || self.entry_problem(symbol));
             false
         })?;
@@ -282,7 +282,7 @@ impl<'a> Container<'a> for Elf<'a> {
 
     fn export_beginning_with(&self, prefixes: &[&str]) -> Result<Option<String>, Rejection> {
         let mut found = None;
-        self.each_export(|name, _| {
+        self.each_export(MAX_SYMBOL, |name, _| {
             found = beginning_with(name, prefixes);
             found.is_some()
         })?;

@@ -15,7 +15,7 @@ use goblin::mach::fat::{FAT_MAGIC, FatArch, FatHeader, SIZEOF_FAT_ARCH, SIZEOF_F
 use scroll::BE;
 
 use super::{
-    Format, Machine, Rejection,
+    Machine, Rejection,
     machine::macho_architecture,
     reader::{Reader, wide},
 };
@@ -27,11 +27,12 @@ const FAT_ARCH_64: usize = 32;
 /// Most slices. Class files of Java begin with the same number, and where the count lies they have a version above 40.
 const MAX_SLICES: u32 = 40;
 
-/// The bytes for the architecture of `host`, or else the first, so that there is something to tell. Nothing if the file is of
+/// The part for the architecture of `host`, or else the first, so that there is something to tell. Nothing if the file is of
 /// another kind.
-pub(super) fn slice<'a>(bytes: &'a [u8], host: Option<&Machine>) -> Result<Option<&'a [u8]>, Rejection> {
-    let reader = Reader::new(Format::MachO, bytes);
-    let Ok(header) = reader.record::<FatHeader, _>("the fat header", 0, SIZEOF_FAT_HEADER, BE) else { return Ok(None) };
+pub(super) fn slice<'a>(reader: Reader<'a>, host: Option<&Machine>) -> Result<Option<Reader<'a>>, Rejection> {
+    let Ok(header) = reader.record::<FatHeader, _, _>("the fat header", 0, SIZEOF_FAT_HEADER, BE) else {
+        return Ok(None);
+    };
     let wide_fields = match header.magic {
         FAT_MAGIC => false,
         FAT_MAGIC_64 => true,
@@ -67,8 +68,8 @@ pub(super) fn slice<'a>(bytes: &'a [u8], host: Option<&Machine>) -> Result<Optio
     let Some((offset, len)) = picked else {
         return Err(reader.malformed("the list of slices", 0, "at least one", "none"));
     };
-    let slice = reader.slice("a slice", offset, len)?;
-    let magic: u32 = Reader::new(Format::MachO, slice).record("the magic number of a slice", 0, 4, BE)?;
+    let slice = reader.part("a slice", offset, len)?;
+    let magic: u32 = slice.record("the magic number of a slice", 0, 4, BE)?;
     if !matches!(magic, 0xfeed_face | 0xfeed_facf | 0xcefa_edfe | 0xcffa_edfe) {
         return Err(reader.malformed("a slice", offset, "a Mach-O file", format!("magic number {magic:#x}")));
     }

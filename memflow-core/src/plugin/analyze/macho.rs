@@ -68,12 +68,12 @@ struct Segment {
 }
 
 impl<'a> MachO<'a> {
-    pub(super) fn open(bytes: &'a [u8]) -> Result<Self, Rejection> {
-        let reader = Reader::new(Format::MachO, bytes);
-        let (class, order) = match bytes {
+    /// `start` are the first bytes, by which it was recognised.
+    pub(super) fn open(reader: Reader<'a>, start: &[u8]) -> Result<Self, Rejection> {
+        let (class, order) = match start {
             [0xce, ..] => (Class::Little, Endian::Little),
             [0xcf, ..] => (Class::Big, Endian::Little),
-            [.., _] if bytes.get(3) == Some(&0xce) => (Class::Little, Endian::Big),
+            [.., _] if start.get(3) == Some(&0xce) => (Class::Little, Endian::Big),
             _ => (Class::Big, Endian::Big),
         };
         let (header_size, bits) = if class.is_big() { (SIZEOF_HEADER_64, 64) } else { (SIZEOF_HEADER_32, 32) };
@@ -103,7 +103,7 @@ impl<'a> MachO<'a> {
 
     fn find_commands(&mut self, start: u64, header: &Header, ctx: Ctx) -> Result<(), Rejection> {
         let commands = "the load commands";
-        self.reader.slice(commands, start, header.sizeofcmds.into())?;
+        self.reader.check(commands, start, header.sizeofcmds.into())?;
         let end = start.saturating_add(header.sizeofcmds.into());
         let mut at = start;
         for _ in 0..header.ncmds {
@@ -164,7 +164,7 @@ impl<'a> MachO<'a> {
     /// The command at `at` as its kind has it, if its size has room for that.
     fn body<T>(&self, at: u64, size: u64, len: usize, ctx: Ctx) -> Result<T, Rejection>
     where
-        T: TryFromCtx<'a, Endian, Error = scroll::Error>,
+        T: for<'b> TryFromCtx<'b, Endian, Error = scroll::Error>,
     {
         let what = "a load command";
         if wide(len) > size {
@@ -199,13 +199,13 @@ impl<'a> MachO<'a> {
         Ok(())
     }
 
-    fn trie(&self) -> Result<(&'a [u8], u64), Rejection> {
+    fn trie(&self) -> Result<(Vec<u8>, u64), Rejection> {
         let (offset, len) = self.exports.unwrap_or_default();
         if len > MAX_TRIE {
             let expected = format!("at most {MAX_TRIE} bytes");
             return Err(self.reader.malformed("the exports", offset, expected, len.to_string()));
         }
-        Ok((self.reader.slice("the exports", offset, len)?, offset))
+        Ok((self.reader.bytes("the exports", offset, len)?, offset))
     }
 
     fn broken(&self, broken: Broken, offset: u64) -> Rejection {
@@ -246,8 +246,8 @@ fn shared_object(header: &Header) -> Result<(), Rejection> {
     Err(Rejection::NotSharedObject { found: found.into() })
 }
 
-impl<'a> Container<'a> for MachO<'a> {
-    fn reader(&self) -> Reader<'a> {
+impl Container for MachO<'_> {
+    fn reader(&self) -> Reader<'_> {
         self.reader
     }
 
@@ -261,7 +261,7 @@ impl<'a> Container<'a> for MachO<'a> {
 
     fn check_loaded(&self) -> Result<(), Rejection> {
         for (offset, len) in &self.segments {
-            self.reader.slice("a segment", *offset, *len)?;
+            self.reader.check("a segment", *offset, *len)?;
         }
         Ok(())
     }
@@ -276,7 +276,7 @@ impl<'a> Container<'a> for MachO<'a> {
             .map(|name| {
                 // As the compiler writes names of C.
                 let symbol = [b"_", name.as_bytes()].concat();
-                Ok(match export_trie::find(trie, &symbol).map_err(|broken| self.broken(broken, offset))? {
+                Ok(match export_trie::find(&trie, &symbol).map_err(|broken| self.broken(broken, offset))? {
                     Some(export) => self.entry_problem(export),
                     None => Some(EntryProblem::NotExported),
                 })
@@ -288,7 +288,7 @@ impl<'a> Container<'a> for MachO<'a> {
         let (trie, offset) = self.trie()?;
         for prefix in prefixes.iter().filter(|_| !trie.is_empty()) {
             let symbol = [b"_", prefix.as_bytes()].concat();
-            if export_trie::any_begins_with(trie, &symbol).map_err(|broken| self.broken(broken, offset))? {
+            if export_trie::any_begins_with(&trie, &symbol).map_err(|broken| self.broken(broken, offset))? {
                 return Ok(Some(format!("{prefix}…")));
             }
         }

@@ -23,10 +23,11 @@ mod macho;
 mod pe;
 mod reader;
 mod rejection;
+mod source;
 mod verdict;
 
 pub use self::{
     machine::{Architecture, Format, Machine},
     rejection::{EntryProblem, Rejection},
-    verdict::{AnalyzedFile, HostAbi, RejectedPlugin, analyze},
+    verdict::{AnalyzedFile, HostAbi, RejectedPlugin, analyze, analyze_file},
 };

@@ -61,8 +61,7 @@ struct Section {
 }
 
 impl<'a> Pe<'a> {
-    pub(super) fn open(bytes: &'a [u8]) -> Result<Self, Rejection> {
-        let reader = Reader::new(Format::Pe, bytes);
+    pub(super) fn open(reader: Reader<'a>) -> Result<Self, Rejection> {
         let pointer: u32 = reader.record("the offset of the PE header", PE_POINTER_OFFSET.into(), 4, LE)?;
         let start = u64::from(pointer);
         let magic: u32 = reader.record("the PE signature", start, 4, LE)?;
@@ -75,7 +74,7 @@ impl<'a> Pe<'a> {
         }
         let optional = start.saturating_add(24);
         let size = u64::from(coff.size_of_optional_header);
-        reader.slice("the optional header", optional, size)?;
+        reader.check("the optional header", optional, size)?;
         // The number of data directories and the first of them lie behind fields as wide as addresses.
         let (bits, directories) = match reader.record("the magic number of the optional header", optional, 2, LE)? {
             MAGIC_32 => (32, 92),
@@ -138,8 +137,8 @@ impl<'a> Pe<'a> {
         }
     }
 
-    /// Hands each exported name and its address to `take`, until that returns true.
-    fn each_export(&self, mut take: impl FnMut(&[u8], u32) -> bool) -> Result<(), Rejection> {
+    /// Hands each exported name, of that at most `most` bytes, and its address to `take`, until that returns true.
+    fn each_export(&self, most: usize, mut take: impl FnMut(&[u8], u32) -> bool) -> Result<(), Rejection> {
         if self.exports.virtual_address == 0 {
             return Ok(());
         }
@@ -163,13 +162,13 @@ impl<'a> Pe<'a> {
             table("the addresses of exports", directory.export_address_table_rva, directory.address_table_entries, 4)?;
         for index in 0..names.count {
             let Some((_, offset)) = self.locate(reader.entry(names, index, LE)?) else { continue };
-            let Some(name) = reader.name(offset, MAX_SYMBOL) else { continue };
+            let Some(name) = reader.name("a name", offset, most)? else { continue };
             let ordinal: u16 = reader.entry(ordinals, index, LE)?;
             if u64::from(ordinal) >= addresses.count {
                 let expected = format!("less than {}", addresses.count);
                 return Err(reader.malformed(ordinals.what, ordinals.offset, expected, ordinal.to_string()));
             }
-            if take(name, reader.entry(addresses, ordinal.into(), LE)?) {
+            if take(&name, reader.entry(addresses, ordinal.into(), LE)?) {
                 break;
             }
         }
@@ -201,10 +200,10 @@ impl Section {
 
 fn section(reader: &Reader<'_>, headers: Table, index: u64) -> Result<Section, Rejection> {
     let start = index.saturating_mul(headers.record).saturating_add(headers.offset);
-    let field = |at: u64| reader.record::<u32, _>(headers.what, start.saturating_add(at), 4, LE);
+    let field = |at: u64| reader.record::<u32, _, _>(headers.what, start.saturating_add(at), 4, LE);
     let (virtual_size, raw_size) = (field(8)?, field(16)?);
     Ok(Section {
-        is_descriptor: reader.slice(headers.what, start, 8)? == Format::Pe.section().as_bytes(),
+        is_descriptor: reader.bytes(headers.what, start, 8)? == Format::Pe.section().as_bytes(),
         address: field(12)?,
         // The file's part is rounded up to whole blocks; the section ends earlier. Zero: not given.
         len: if virtual_size == 0 { raw_size } else { raw_size.min(virtual_size) },
@@ -214,8 +213,8 @@ fn section(reader: &Reader<'_>, headers: Table, index: u64) -> Result<Section, R
     })
 }
 
-impl<'a> Container<'a> for Pe<'a> {
-    fn reader(&self) -> Reader<'a> {
+impl Container for Pe<'_> {
+    fn reader(&self) -> Reader<'_> {
         self.reader
     }
 
@@ -229,14 +228,14 @@ impl<'a> Container<'a> for Pe<'a> {
 
     fn check_loaded(&self) -> Result<(), Rejection> {
         for section in self.sections.iter().filter(|section| section.offset != 0) {
-            self.reader.slice("a section", section.offset.into(), section.raw_size.into())?;
+            self.reader.check("a section", section.offset.into(), section.raw_size.into())?;
         }
         Ok(())
     }
 
     fn entries(&self, names: &[&str]) -> Result<Vec<Option<EntryProblem>>, Rejection> {
         let mut wanted = Wanted::new(names);
-        self.each_export(|name, address| {
+        self.each_export(wanted.enough(), |name, address| {
             wanted.export(name, || self.entry_problem(address));
             false
         })?;
@@ -245,7 +244,7 @@ impl<'a> Container<'a> for Pe<'a> {
 
     fn export_beginning_with(&self, prefixes: &[&str]) -> Result<Option<String>, Rejection> {
         let mut found = None;
-        self.each_export(|name, _| {
+        self.each_export(MAX_SYMBOL, |name, _| {
             found = beginning_with(name, prefixes);
             found.is_some()
         })?;

@@ -1,7 +1,7 @@
-//! The bytes of a file, and records in them.
+//! Parts of a file, and records in them.
 //!
-//! Owns: the check that a part lies in the file before it is looked at. Must not know: what any part means.
-//! Keeps: nothing is copied, and no length is believed.
+//! Owns: the check that a part lies in the file before it is looked at. Must not know: what any part means, where bytes come from.
+//! Keeps: no length is believed, and only what is asked for is read.
 #![deny(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -14,15 +14,22 @@
 use std::borrow::Cow;
 
 use scroll::{Pread, ctx::TryFromCtx};
+use smallvec::SmallVec;
 
-use super::{Format, Rejection};
+use super::{Format, Rejection, source::Source};
 
-/// A file that was recognised.
+/// A file that was recognised, or one of several files in it.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     format: Format,
-    bytes: &'a [u8],
+    source: &'a dyn Source,
+    /// Where it begins.
+    base: u64,
+    size: u64,
 }
+
+/// Longest record: that of a 64-bit ELF header has 64 bytes, that of a section of Mach-O 80.
+const RECORD: usize = 96;
 
 /// Records of one size, one after the other.
 #[derive(Clone, Copy)]
@@ -34,56 +41,91 @@ pub(super) struct Table {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) const fn new(format: Format, bytes: &'a [u8]) -> Self {
-        Self { format, bytes }
+    pub(super) fn new(format: Format, source: &'a dyn Source) -> Self {
+        Self { format, source, base: 0, size: source.size() }
+    }
+
+    /// The file that a part of this one is.
+    pub(super) fn part(&self, what: &'static str, offset: u64, len: u64) -> Result<Self, Rejection> {
+        self.check(what, offset, len)?;
+        Ok(Self { base: self.base.saturating_add(offset), size: len, ..*self })
+    }
+
+    /// The same, as a file of another format.
+    pub(super) const fn of(self, format: Format) -> Self {
+        Self { format, ..self }
     }
 
     pub(super) const fn format(&self) -> Format {
         self.format
     }
 
-    pub(super) fn size(&self) -> u64 {
-        wide(self.bytes.len())
+    pub(super) const fn size(&self) -> u64 {
+        self.size
     }
 
-    /// Bytes of the file.
-    pub(super) fn slice(&self, what: &'static str, offset: u64, len: u64) -> Result<&'a [u8], Rejection> {
-        self.get(offset, len).ok_or_else(|| Rejection::Truncated {
-            format: self.format,
-            what,
-            offset,
-            len,
-            size: self.size(),
-        })
+    /// Asks that a part lies in the file.
+    pub(super) fn check(&self, what: &'static str, offset: u64, len: u64) -> Result<(), Rejection> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(Rejection::Truncated { format: self.format, what, offset, len, size: self.size }),
+        }
     }
 
-    fn get(&self, offset: u64, len: u64) -> Option<&'a [u8]> {
-        let start = usize::try_from(offset).ok()?;
-        let end = usize::try_from(offset.checked_add(len)?).ok()?;
-        self.bytes.get(start..end)
+    /// Fills the buffer with the bytes of a part.
+    fn fill(&self, what: &'static str, offset: u64, buf: &mut [u8]) -> Result<(), Rejection> {
+        self.check(what, offset, wide(buf.len()))?;
+        // The part lies in the file, so this is no more than its size.
+        let at = self.base.saturating_add(offset);
+        self.source.read(at, buf).map_err(|problem| Rejection::Unreadable { what, offset: at, problem })
     }
 
-    /// The bytes from `offset` to the next NUL, or to the end of the file, and of these at most `most`.
-    pub(super) fn name(&self, offset: u64, most: usize) -> Option<&'a [u8]> {
-        let rest = self.bytes.get(usize::try_from(offset).ok()?..)?;
-        Some(name(rest, most))
+    /// The bytes of a part. Whoever asks has made sure that there are not too many.
+    pub(super) fn bytes(&self, what: &'static str, offset: u64, len: u64) -> Result<Vec<u8>, Rejection> {
+        self.check(what, offset, len)?;
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        self.fill(what, offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The bytes from `offset` to the next NUL, or to the end of the file, and of these at most `most`; nothing if that is not in the
+    /// file.
+    pub(super) fn name(&self, what: &'static str, offset: u64, most: usize) -> Result<Option<Name>, Rejection> {
+        let Some(rest) = self.size.checked_sub(offset) else { return Ok(None) };
+        let len = usize::try_from(rest).unwrap_or(usize::MAX).min(most);
+        let mut bytes = Name::new();
+        while bytes.len() < len {
+            let start = bytes.len();
+            bytes.resize(start.saturating_add(NAME_STEP).min(len), 0);
+            let part = bytes.get_mut(start..).unwrap_or_default();
+            self.fill(what, offset.saturating_add(wide(start)), part)?;
+            if let Some(end) = memchr::memchr(0, part) {
+                bytes.truncate(start.saturating_add(end));
+                break;
+            }
+        }
+        Ok(Some(bytes))
     }
 
     /// One record of `len` bytes.
-    pub(super) fn record<T, C: Copy>(&self, what: &'static str, offset: u64, len: usize, ctx: C) -> Result<T, Rejection>
+    pub(super) fn record<T, E, C>(&self, what: &'static str, offset: u64, len: usize, ctx: C) -> Result<T, Rejection>
     where
-        T: TryFromCtx<'a, C>,
-        T::Error: From<scroll::Error> + std::fmt::Display,
+        C: Copy,
+        T: for<'b> TryFromCtx<'b, C, Error = E>,
+        E: From<scroll::Error> + std::fmt::Display,
     {
-        let bytes = self.slice(what, offset, wide(len))?;
-        bytes.pread_with(0, ctx).map_err(|error: T::Error| self.malformed(what, offset, "a record", error.to_string()))
+        self.check(what, offset, wide(len))?;
+        let mut bytes = SmallVec::<[u8; RECORD]>::from_elem(0, len);
+        self.fill(what, offset, &mut bytes)?;
+        bytes.pread_with(0, ctx).map_err(|error: E| self.malformed(what, offset, "a record", error.to_string()))
     }
 
     /// The record of a table.
-    pub(super) fn entry<T, C: Copy>(&self, table: Table, index: u64, ctx: C) -> Result<T, Rejection>
+    pub(super) fn entry<T, E, C>(&self, table: Table, index: u64, ctx: C) -> Result<T, Rejection>
     where
-        T: TryFromCtx<'a, C>,
-        T::Error: From<scroll::Error> + std::fmt::Display,
+        C: Copy,
+        T: for<'b> TryFromCtx<'b, C, Error = E>,
+        E: From<scroll::Error> + std::fmt::Display,
     {
         // Past 2^64 is past the end of the file.
         let offset = index.checked_mul(table.record).and_then(|at| table.offset.checked_add(at)).unwrap_or(u64::MAX);
@@ -93,7 +135,7 @@ impl<'a> Reader<'a> {
     /// A table that lies in the file as a whole.
     pub(super) fn table(&self, what: &'static str, offset: u64, count: u64, record: usize) -> Result<Table, Rejection> {
         let table = Table { what, offset, count, record: wide(record) };
-        self.slice(what, offset, count.saturating_mul(table.record))?;
+        self.check(what, offset, count.saturating_mul(table.record))?;
         Ok(table)
     }
 
@@ -107,6 +149,12 @@ impl<'a> Reader<'a> {
         Rejection::Malformed { format: self.format, what, offset, expected: expected.into(), found: found.into() }
     }
 }
+
+/// A name as it lies in the file, without its end. Most are short.
+pub(super) type Name = SmallVec<[u8; NAME_STEP]>;
+
+/// Bytes of a name that are read at once.
+const NAME_STEP: usize = 64;
 
 /// The bytes before the first NUL, and of these at most `most`.
 pub(super) fn name(bytes: &[u8], most: usize) -> &[u8] {

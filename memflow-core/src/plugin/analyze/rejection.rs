@@ -34,6 +34,16 @@ pub enum Rejection {
         /// The file's size.
         size: u64,
     },
+    /// A part of the file cannot be read.
+    #[error("cannot be read: {what} at offset {offset:#x}: {problem}")]
+    Unreadable {
+        /// The part.
+        what: &'static str,
+        /// Where it lies.
+        offset: u64,
+        /// What the operating system said.
+        problem: String,
+    },
     /// A part of the file is not what it must be.
     #[error(
         "malformed {format} file: {what} at offset {offset:#x}: expected {expected}, found {found}; build or copy it again"

@@ -11,11 +11,12 @@
     clippy::panic
 )]
 
-use std::fmt;
+use std::{fmt, fs::File};
 
 use super::{
     Machine, Rejection,
     container::{Container, open, section},
+    source::{FileSource, Source},
 };
 use crate::plugin::descriptor::{AbiVersion, BadDescriptor, Descriptor, HOST_TARGET};
 
@@ -87,8 +88,26 @@ impl std::error::Error for RejectedPlugin {
 /// # Errors
 /// What is wrong with the file as a whole. [`Rejection::is_uninteresting`] is true for those that never were meant to be plugins.
 pub fn analyze(bytes: &[u8], host: &HostAbi<'_>) -> Result<AnalyzedFile, Rejection> {
+    look(&bytes, host)
+}
+
+/// As [`analyze`], of a file, of which only what is looked at is read: its headers, the descriptors, and the names of its exports.
+/// It may change meanwhile.
+///
+/// # Errors
+/// As [`analyze`]; [`Rejection::Unreadable`] when a part cannot be read.
+pub fn analyze_file(file: &File, host: &HostAbi<'_>) -> Result<AnalyzedFile, Rejection> {
+    let source = FileSource::new(file).map_err(|error| Rejection::Unreadable {
+        what: "the file",
+        offset: 0,
+        problem: error.to_string(),
+    })?;
+    look(&source, host)
+}
+
+fn look(source: &dyn Source, host: &HostAbi<'_>) -> Result<AnalyzedFile, Rejection> {
     let expected = Machine::of_target(host.target);
-    let file = open(bytes, expected.as_ref())?;
+    let file = open(source, expected.as_ref())?;
     let machine = file.machine();
     if file.descriptors().is_empty() {
         // Without a section, an unreadable symbol table is no news: it is the file of someone else.
@@ -130,7 +149,7 @@ fn misfit(plugin: &Descriptor, host: &HostAbi<'_>) -> Option<Rejection> {
 }
 
 /// Looks up the entry tables of all plugins that are still good, in one pass over the file's exports.
-fn check_entries(plugins: &mut [Result<Descriptor, RejectedPlugin>], file: &dyn Container<'_>) {
+fn check_entries(plugins: &mut [Result<Descriptor, RejectedPlugin>], file: &dyn Container) {
     let names: Vec<&str> = plugins.iter().flatten().map(|plugin| plugin.entry.as_str()).collect();
     let answers: Vec<Option<Rejection>> = match file.entries(&names) {
         Ok(problems) => problems

@@ -6,20 +6,28 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    Args,
+    ArgValue, Args,
     grammar::Parser,
     quote::{self, Quoted, shorten},
 };
 use crate::error::{Error, Result};
 
-/// A connector with its target and arguments: `name[@version][:[target][:arguments]]`.
+/// A connector with its target and arguments: `name[@version][:[target][:arguments]]`. From text with `parse`, or from code, where
+/// nothing needs quotes:
 ///
 /// ```
-/// use memflow_core::plugin::args::{Args, ConnectorSpec};
+/// use std::time::Duration;
+/// use memflow_core::plugin::args::ConnectorSpec;
 ///
-/// let spec: ConnectorSpec = r"snapshot:C:\dumps\a.raw:layout=flat".parse()?;
-/// assert_eq!(spec.target(), Some(r"C:\dumps\a.raw"));
-/// assert_eq!(spec, ConnectorSpec::new("snapshot")?.with_target(r"C:\dumps\a.raw").with_args(Args::new().with("layout", "flat")));
+/// let spec = ConnectorSpec::new("snapshot")?
+///     .with_target("/dumps/a:b,c.raw")
+///     .with_arg("layout", "flat")
+///     .with_arg("cache", 16 << 20)
+///     .with_arg("delay", Duration::from_micros(5))
+///     .with_arg("partial", true);
+/// let text = r#"snapshot:"/dumps/a:b,c.raw":layout=flat,cache=16777216,delay=5us,partial"#;
+/// assert_eq!(spec.to_string(), text);
+/// assert_eq!(spec, text.parse()?);
 /// # Ok::<(), memflow_core::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -101,10 +109,16 @@ impl ConnectorSpec {
         Self { target: Some(target.into()), ..self }
     }
 
-    /// Sets the arguments.
+    /// Sets all arguments.
     #[must_use]
     pub fn with_args(self, args: Args) -> Self {
         Self { args, ..self }
+    }
+
+    /// Adds an argument, as [`Args::with`].
+    #[must_use]
+    pub fn with_arg(self, key: impl Into<String>, value: impl Into<ArgValue>) -> Self {
+        Self { args: self.args.with(key, value), ..self }
     }
 
     /// The name of the plugin.
@@ -189,10 +203,16 @@ impl OsSpec {
         Ok(Self { plugin: self.plugin.with_version(version.into())?, ..self })
     }
 
-    /// Sets the arguments.
+    /// Sets all arguments.
     #[must_use]
     pub fn with_args(self, args: Args) -> Self {
         Self { args, ..self }
+    }
+
+    /// Adds an argument, as [`Args::with`].
+    #[must_use]
+    pub fn with_arg(self, key: impl Into<String>, value: impl Into<ArgValue>) -> Self {
+        Self { args: self.args.with(key, value), ..self }
     }
 
     /// The name of the plugin.

@@ -70,18 +70,19 @@ impl From<bool> for ArgValue {
     }
 }
 
-/// A number, in decimal; also a size in bytes.
-impl From<u64> for ArgValue {
-    fn from(number: u64) -> Self {
-        Self::Text(number.to_string())
-    }
+/// A number, in decimal; also a size in bytes. Signed ones are there for plain literals (`with_arg("cache", 16 << 20)`): a negative
+/// number is text that no number or size accepts.
+macro_rules! from_numbers {
+    ($($number:ty)*) => {
+        $(impl From<$number> for ArgValue {
+            fn from(number: $number) -> Self {
+                Self::Text(number.to_string())
+            }
+        })*
+    };
 }
 
-impl From<u32> for ArgValue {
-    fn from(number: u32) -> Self {
-        u64::from(number).into()
-    }
-}
+from_numbers!(u8 u16 u32 u64 usize i32 i64);
 
 impl From<Size> for ArgValue {
     fn from(size: Size) -> Self {

@@ -1,9 +1,11 @@
 //! The edge: nothing unwinds past it.
 //!
 //! Owns: what becomes of a panic, and how lists and failures leave. Must not know: what is called.
+//! Keeps: what was thrown is foreign code too: it may panic when it is dropped.
 
 use std::{
     any::Any,
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -20,26 +22,34 @@ const FAILED: i32 = 1;
 /// Returned when a call panicked.
 const PANICKED: i32 = 2;
 
+/// Runs what may panic.
+///
+/// # Errors
 /// What was thrown, in words.
-fn words(thrown: &(dyn Any + Send)) -> String {
+fn caught<T>(run: impl FnOnce() -> T) -> std::result::Result<T, String> {
+    // After a panic the object may be half changed, but in no way that is unsound: the code inside is safe code that shares by `&`.
+    catch_unwind(AssertUnwindSafe(run)).map_err(|thrown| {
+        let text = words(&*thrown).to_owned();
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
+            // Enough: this one is not even dropped.
+            mem::forget(again);
+        }
+        text
+    })
+}
+
+/// What was thrown, in words.
+fn words(thrown: &(dyn Any + Send)) -> &str {
     let text = thrown.downcast_ref::<&str>().copied().or_else(|| thrown.downcast_ref::<String>().map(String::as_str));
-    format!("the code of a plugin panicked: {}", text.unwrap_or("it did not say why"))
+    text.unwrap_or("it did not say why")
 }
 
 /// Runs what may panic; a panic is logged and gives `otherwise`.
 pub(super) fn quietly<T>(otherwise: T, run: impl FnOnce() -> T) -> T {
-    // After a panic the object may be half changed, but in no way that is unsound: the code inside is safe code that shares by `&`.
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|thrown| {
-        ::log::error!("{}", words(&*thrown));
+    caught(run).unwrap_or_else(|why| {
+        // A plugin may bring a logger of its own. When that panics too, there is nobody left to tell.
+        drop(caught(|| ::log::error!("the code of a plugin panicked: {why}")));
         otherwise
-    })
-}
-
-/// Runs a call that has no place for a failure but its status.
-pub(super) fn status(run: impl FnOnce()) -> i32 {
-    quietly(PANICKED, || {
-        run();
-        0
     })
 }
 
@@ -48,14 +58,25 @@ pub(super) fn status(run: impl FnOnce()) -> i32 {
 /// # Safety
 /// The sink's function can be called with its context.
 pub(super) unsafe fn fallible(sink: FailureSink, run: impl FnOnce() -> Result<()>) -> i32 {
-    let (status, error) = match catch_unwind(AssertUnwindSafe(run)) {
+    let panicked = |why| {
+        let message = format!("the code of the plugin panicked: {why}");
+        Error::Foreign { kind: ErrorKind::Panic, message, access: None }
+    };
+    let (status, error) = match caught(run) {
         Ok(Ok(())) => return 0,
         Ok(Err(error)) => (FAILED, error),
-        Err(thrown) => (PANICKED, Error::Foreign { kind: ErrorKind::Panic, message: words(&*thrown), access: None }),
+        Err(why) => (PANICKED, panicked(why)),
     };
-    // Making the text of an error runs code of the plugin too.
+    // Making the text of an error runs code of the plugin too, and so does dropping it.
     // SAFETY: the caller's promise.
-    quietly((), || unsafe { failure::tell(sink, &error) });
+    let told = caught(|| unsafe {
+        failure::tell(sink, &error);
+        drop(error);
+    });
+    if let Err(why) = told {
+        // SAFETY: the caller's promise.
+        unsafe { failure::tell(sink, &panicked(why)) };
+    }
     status
 }
 

@@ -4,7 +4,6 @@
 
 use std::{
     ffi::c_void,
-    ptr,
     sync::{Arc, OnceLock, atomic::AtomicU64},
 };
 
@@ -16,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::{guard, shared};
 use crate::{
+    error::{Reason, Result},
     memory::{Liveness, MachineKind, Metadata, Outcome, PhysicalMemory, RunMap, TargetFacts, VcpuRegisters},
     plugin::wire::{outcome, raw},
 };
@@ -38,12 +38,21 @@ struct Exported {
     memory: Arc<dyn PhysicalMemory>,
     metadata: Metadata,
     runs: Vec<Run>,
+    target: TargetFacts,
     vcpus: Vec<X86Vcpu>,
     regions: Vec<DirectRegion>,
+    mapped: Option<Mapped>,
     // INVARIANT: these point into the fields above, which never change, and into the direct map of `memory`.
     info: OnceLock<MemoryInfo>,
     facts: OnceLock<Facts>,
     direct: OnceLock<DirectMapWire>,
+}
+
+/// What a direct map says beside its regions.
+struct Mapped {
+    liveness: Liveness,
+    writable: bool,
+    lost_from: *const AtomicU64,
 }
 
 // SAFETY: the pointers in it lead to its own fields, which never change, and to a direct map, which is `Sync` itself.
@@ -51,14 +60,20 @@ unsafe impl Send for Exported {}
 // SAFETY: as above.
 unsafe impl Sync for Exported {}
 
-/// A handle of memory for the other side.
+/// A handle of memory for the other side. Everything that stays the same is asked for here, where a panic is a failure of whoever
+/// hands the memory over; the functions that tell it have no place for one.
 pub(in crate::plugin) fn memory(memory: Arc<dyn PhysicalMemory>) -> Memory {
     let metadata = memory.metadata();
-    let regions = memory.direct_map().map(|map| map.regions().iter().map(region)).into_iter().flatten().collect();
+    let target = memory.facts().clone();
+    let map = memory.direct_map();
+    let mapped =
+        map.map(|map| Mapped { liveness: map.liveness(), writable: map.is_writable(), lost_from: map.lost_from() });
     let exported = Exported {
         runs: runs(&metadata.runs),
-        vcpus: memory.facts().vcpus.iter().filter_map(vcpu).collect(),
-        regions,
+        vcpus: target.vcpus.iter().filter_map(vcpu).collect(),
+        target,
+        regions: map.map(|map| map.regions().iter().map(region).collect()).unwrap_or_default(),
+        mapped,
         metadata,
         memory,
         info: OnceLock::new(),
@@ -115,7 +130,8 @@ unsafe extern "C" fn read(context: *mut c_void, ops: *mut ReadOp, count: usize) 
     // SAFETY: the ABI's contract: the operations are the callee's for the call.
     let Some(ops) = (unsafe { raw::items_mut(ops, count) }) else { return i32::from(count != 0) };
     // SAFETY: the ABI's contract: the buffers are the callee's for the call.
-    guard::status(|| unsafe { read_ops(ops, |native| drop(exported.memory.read_batch(native))) })
+    unsafe { read_ops(ops, |native| exported.memory.read_batch(native)) };
+    0
 }
 
 unsafe extern "C" fn write(context: *mut c_void, ops: *mut WriteOp, count: usize) -> i32 {
@@ -124,19 +140,20 @@ unsafe extern "C" fn write(context: *mut c_void, ops: *mut WriteOp, count: usize
     // SAFETY: the ABI's contract: the operations are the callee's for the call.
     let Some(ops) = (unsafe { raw::items_mut(ops, count) }) else { return i32::from(count != 0) };
     // SAFETY: the ABI's contract: the buffers are readable for the call.
-    guard::status(|| unsafe { write_ops(ops, |native| drop(exported.memory.write_batch(native))) })
+    unsafe { write_ops(ops, |native| exported.memory.write_batch(native)) };
+    0
 }
 
 /// Operations that most batches do not exceed: they need no allocation.
 const FEW: usize = 8;
 
-/// Carries out reads of the other side by `run`, and records their outcomes.
+/// Carries out reads of the other side by `run`, and records their outcomes. After a panic nobody knows which of them are true.
 ///
 /// # Safety
 /// The buffer of each operation is ours alone for the call.
 pub(super) unsafe fn read_ops<A: crate::address::Address>(
     ops: &mut [ReadOp],
-    run: impl FnOnce(&mut [crate::memory::ReadOp<'_, A>]),
+    run: impl FnOnce(&mut [crate::memory::ReadOp<'_, A>]) -> Result<()>,
 ) {
     let mut native = SmallVec::<[_; FEW]>::with_capacity(ops.len());
     for op in &*ops {
@@ -145,20 +162,48 @@ pub(super) unsafe fn read_ops<A: crate::address::Address>(
         // A buffer that cannot be is left without an outcome, which the other side takes for what it is: a broken contract.
         native.push(crate::memory::ReadOp::new(A::from_u64(op.address), buffer.unwrap_or_default()));
     }
-    run(&mut native);
+    let called = called(|| run(&mut native));
+    let all_done = native.iter().all(|op| op.outcome.is_done());
     for (op, native) in ops.iter_mut().zip(&native) {
         let whole = native.buf.len() == op.len;
-        op.outcome = outcome::to_wire(if whole { native.outcome } else { Outcome::NotAttempted });
+        op.outcome = settled(called, all_done, whole, native.outcome);
     }
 }
 
-/// Carries out writes of the other side by `run`, and records their outcomes.
+/// What became of a whole call.
+#[derive(Clone, Copy)]
+enum Called {
+    Well,
+    Badly,
+    Panicked,
+}
+
+fn called(run: impl FnOnce() -> Result<()>) -> Called {
+    guard::quietly(Called::Panicked, || match run() {
+        Ok(()) => Called::Well,
+        // Why is in the outcomes.
+        Err(_) => Called::Badly,
+    })
+}
+
+/// The outcome of an operation for the other side.
+fn settled(called: Called, all_done: bool, whole: bool, outcome: Outcome) -> memflow_abi::Outcome {
+    outcome::to_wire(match called {
+        Called::Panicked => Outcome::Failed { offset: 0, reason: Reason::Panicked },
+        // An error without a failed operation: one of the two is not true.
+        Called::Badly if all_done => Outcome::NotAttempted,
+        _ if whole => outcome,
+        _ => Outcome::NotAttempted,
+    })
+}
+
+/// Carries out writes of the other side by `run`, and records their outcomes, as [`read_ops`].
 ///
 /// # Safety
 /// The buffer of each operation is readable and does not change for the call.
 pub(super) unsafe fn write_ops<A: crate::address::Address>(
     ops: &mut [WriteOp],
-    run: impl FnOnce(&mut [crate::memory::WriteOp<'_, A>]),
+    run: impl FnOnce(&mut [crate::memory::WriteOp<'_, A>]) -> Result<()>,
 ) {
     let mut native = SmallVec::<[_; FEW]>::with_capacity(ops.len());
     for op in &*ops {
@@ -166,10 +211,11 @@ pub(super) unsafe fn write_ops<A: crate::address::Address>(
         let buffer = unsafe { raw::buffer(op.buffer, op.len) };
         native.push(crate::memory::WriteOp::new(A::from_u64(op.address), buffer.unwrap_or_default()));
     }
-    run(&mut native);
+    let called = called(|| run(&mut native));
+    let all_done = native.iter().all(|op| op.outcome.is_done());
     for (op, native) in ops.iter_mut().zip(&native) {
         let whole = native.buf.len() == op.len;
-        op.outcome = outcome::to_wire(if whole { native.outcome } else { Outcome::NotAttempted });
+        op.outcome = settled(called, all_done, whole, native.outcome);
     }
 }
 
@@ -199,54 +245,47 @@ fn liveness_to_wire(liveness: Liveness) -> u32 {
 unsafe extern "C" fn facts(context: *mut c_void) -> Grows<Facts> {
     // SAFETY: the ABI's contract: the context is that of a living handle.
     let exported = unsafe { shared::get::<Exported>(context) };
-    let known = || {
-        Grows::new(exported.facts.get_or_init(|| {
-            let TargetFacts { machine, vmcoreinfo, .. } = exported.memory.facts();
-            let mut facts = Facts::empty();
-            facts.machine = match machine {
-                None => machine::UNKNOWN,
-                Some(MachineKind::X86) => machine::X86,
-                Some(MachineKind::X86_64) => machine::X86_64,
-                Some(MachineKind::AArch64) => machine::AARCH64,
-            };
-            facts.x86_vcpus = exported.vcpus.as_ptr();
-            facts.x86_vcpu_count = exported.vcpus.len();
-            facts.vmcoreinfo = vmcoreinfo.as_deref().map_or(Text::NONE, Text::bytes);
-            facts
-        }))
-    };
-    guard::quietly(Grows::NULL, known)
+    Grows::new(exported.facts.get_or_init(|| {
+        let TargetFacts { machine, vmcoreinfo, .. } = &exported.target;
+        let mut facts = Facts::empty();
+        facts.machine = match machine {
+            None => machine::UNKNOWN,
+            Some(MachineKind::X86) => machine::X86,
+            Some(MachineKind::X86_64) => machine::X86_64,
+            Some(MachineKind::AArch64) => machine::AARCH64,
+        };
+        facts.x86_vcpus = exported.vcpus.as_ptr();
+        facts.x86_vcpu_count = exported.vcpus.len();
+        facts.vmcoreinfo = vmcoreinfo.as_deref().map_or(Text::NONE, Text::bytes);
+        facts
+    }))
 }
 
 unsafe extern "C" fn direct_map(context: *mut c_void) -> Grows<DirectMapWire> {
     // SAFETY: the ABI's contract: the context is that of a living handle.
     let exported = unsafe { shared::get::<Exported>(context) };
-    let mapped = || {
-        let Some(map) = exported.memory.direct_map() else { return Grows::NULL };
-        Grows::new(exported.direct.get_or_init(|| {
-            let mut wire = DirectMapWire::empty();
-            wire.regions = exported.regions.as_ptr();
-            wire.region_count = exported.regions.len();
-            wire.liveness = liveness_to_wire(map.liveness());
-            wire.writable = map.is_writable().into();
-            wire.lost_from = ptr::from_ref::<AtomicU64>(map.lost_from()).cast();
-            wire
-        }))
-    };
-    guard::quietly(Grows::NULL, mapped)
+    let Some(mapped) = &exported.mapped else { return Grows::NULL };
+    Grows::new(exported.direct.get_or_init(|| {
+        let mut wire = DirectMapWire::empty();
+        wire.regions = exported.regions.as_ptr();
+        wire.region_count = exported.regions.len();
+        wire.liveness = liveness_to_wire(mapped.liveness);
+        wire.writable = mapped.writable.into();
+        wire.lost_from = mapped.lost_from.cast();
+        wire
+    }))
 }
 
 unsafe extern "C" fn populated_runs(context: *mut c_void, sink: RunSink) {
     // SAFETY: the ABI's contract: the context is that of a living handle.
     let exported = unsafe { shared::get::<Exported>(context) };
     let Some(take) = sink.run else { return };
-    let hand_over = || {
-        for run in runs(&exported.memory.populated_runs()) {
-            // SAFETY: the ABI's contract: the sink's function can be called with its context for the call.
-            if unsafe { take(sink.context, run) } != 0 {
-                break;
-            }
+    // When they cannot be told, all runs are the answer: nothing that is not empty may look so.
+    let found = guard::quietly(None, || Some(runs(&exported.memory.populated_runs())));
+    for run in found.as_ref().unwrap_or(&exported.runs) {
+        // SAFETY: the ABI's contract: the sink's function can be called with its context for the call.
+        if unsafe { take(sink.context, *run) } != 0 {
+            break;
         }
-    };
-    guard::quietly((), hand_over);
+    }
 }

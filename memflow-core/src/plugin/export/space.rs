@@ -78,14 +78,15 @@ unsafe extern "C" fn resolve(context: *mut c_void, faults: *mut SoftFault, count
     let resolver = unsafe { shared::get::<Resolver>(context) };
     // SAFETY: the ABI's contract: the questions are the callee's for the call.
     let Some(wires) = (unsafe { raw::items_mut(faults, count) }) else { return };
-    let ask = || {
+    let asked = guard::quietly(None, || {
         let mut faults: Vec<paging::SoftFault> = wires.iter().map(question).collect();
         resolver.answers.resolve(&*resolver.memory, &mut faults);
-        for (wire, fault) in wires.iter_mut().zip(&faults) {
-            answer(wire, fault.answer);
-        }
-    };
-    guard::quietly((), ask);
+        Some(faults)
+    });
+    let mut answers = asked.iter().flatten().map(|fault| fault.answer);
+    for wire in wires {
+        answer(wire, answers.next().unwrap_or(SoftFaultAnswer::Panicked));
+    }
 }
 
 fn question(wire: &SoftFault) -> paging::SoftFault {
@@ -106,6 +107,7 @@ fn answer(wire: &mut SoftFault, answer: SoftFaultAnswer) {
     match answer {
         SoftFaultAnswer::NotMapped => wire.answer = soft_fault_answer::NOT_MAPPED,
         SoftFaultAnswer::PagedOut => wire.answer = soft_fault_answer::PAGED_OUT,
+        SoftFaultAnswer::Panicked => wire.answer = soft_fault_answer::PANICKED,
         SoftFaultAnswer::Page { base, flags } => {
             wire.answer = soft_fault_answer::PAGE;
             wire.base = base.as_u64();

@@ -7,7 +7,6 @@ use std::{ffi::c_void, sync::Arc};
 use memflow_abi::{Grows, ReadOp, View, ViewInfo, ViewTable, WriteOp};
 
 use super::{
-    guard,
     memory::{read_ops, write_ops},
     shared,
 };
@@ -23,12 +22,21 @@ static TABLE: ViewTable = {
     table
 };
 
-/// A view that can be shared. A handle's context is an `Arc` of this.
-struct Exported(Arc<dyn MemoryView>);
+/// A view that can be shared, and what it covers. A handle's context is an `Arc` of this.
+struct Exported {
+    view: Arc<dyn MemoryView>,
+    covers: ViewInfo,
+}
 
 /// A handle of a view for the other side.
 pub(super) fn view(view: Arc<dyn MemoryView>) -> View {
-    View { context: shared::context(Arc::new(Exported(view))), table: Grows::new(&TABLE) }
+    let metadata = view.metadata();
+    let covers = ViewInfo {
+        last_address: metadata.last_address.as_u64(),
+        pointer_size: metadata.pointer_size.into(),
+        read_only: metadata.read_only.into(),
+    };
+    View { context: shared::context(Arc::new(Exported { view, covers })), table: Grows::new(&TABLE) }
 }
 
 unsafe extern "C" fn read(context: *mut c_void, ops: *mut ReadOp, count: usize) -> i32 {
@@ -37,7 +45,8 @@ unsafe extern "C" fn read(context: *mut c_void, ops: *mut ReadOp, count: usize) 
     // SAFETY: the ABI's contract: the operations are the callee's for the call.
     let Some(ops) = (unsafe { raw::items_mut(ops, count) }) else { return i32::from(count != 0) };
     // SAFETY: the ABI's contract: the buffers are the callee's for the call.
-    guard::status(|| unsafe { read_ops(ops, |native| drop(exported.0.read_batch(native))) })
+    unsafe { read_ops(ops, |native| exported.view.read_batch(native)) };
+    0
 }
 
 unsafe extern "C" fn write(context: *mut c_void, ops: *mut WriteOp, count: usize) -> i32 {
@@ -46,23 +55,15 @@ unsafe extern "C" fn write(context: *mut c_void, ops: *mut WriteOp, count: usize
     // SAFETY: the ABI's contract: the operations are the callee's for the call.
     let Some(ops) = (unsafe { raw::items_mut(ops, count) }) else { return i32::from(count != 0) };
     // SAFETY: the ABI's contract: the buffers are readable for the call.
-    guard::status(|| unsafe { write_ops(ops, |native| drop(exported.0.write_batch(native))) })
+    unsafe { write_ops(ops, |native| exported.view.write_batch(native)) };
+    0
 }
 
 unsafe extern "C" fn info(context: *mut c_void, info: *mut ViewInfo) {
     // SAFETY: the ABI's contract: the context is that of a living handle.
     let exported = unsafe { shared::get::<Exported>(context) };
-    let fill = || {
-        let metadata = exported.0.metadata();
-        ViewInfo {
-            last_address: metadata.last_address.as_u64(),
-            pointer_size: metadata.pointer_size.into(),
-            read_only: metadata.read_only.into(),
-        }
-    };
-    let filled = guard::quietly(ViewInfo { last_address: 0, pointer_size: 0, read_only: 1 }, fill);
     if !info.is_null() {
         // SAFETY: not null (just checked), and the ABI's contract: it is the callee's to fill in.
-        unsafe { info.write(filled) };
+        unsafe { info.write(exported.covers) };
     }
 }

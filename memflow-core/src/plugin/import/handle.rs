@@ -71,6 +71,15 @@ pub(super) fn broken(who: &str, what: impl fmt::Display) -> Error {
     }
 }
 
+/// The error, with whose defect it is, if it is one; what else fails reads the same from a plugin in a file as from one that is built
+/// in.
+pub(in crate::plugin) fn blamed(who: &str, error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Contract | ErrorKind::Panic => error.context(who.to_owned()),
+        _ => error,
+    }
+}
+
 /// The function, or an error that names it.
 pub(in crate::plugin) fn required<F>(who: &str, name: &str, function: Option<F>) -> Result<F, Error> {
     function.ok_or_else(|| broken(who, format_args!("function `{name}` is missing")))

@@ -35,6 +35,7 @@ type RunsFn = unsafe extern "C" fn(*mut c_void, RunSink);
 
 /// Memory of the other side.
 struct Foreign {
+    who: String,
     handle: Arc<Handle>,
     read: ReadFn,
     write: Option<WriteFn>,
@@ -74,12 +75,13 @@ pub(in crate::plugin) unsafe fn memory(source: Memory, who: &str) -> Result<Arc<
     // SAFETY: a function of the handle's table.
     let facts = table.facts.and_then(|facts| unsafe { handle.ask::<Facts>(facts) });
     // SAFETY: the ABI's contract: what the facts point to stays while the handle lives.
-    let facts = facts.map(|facts| unsafe { target_facts(&facts) }).unwrap_or_default();
+    let facts = facts.map(|facts| unsafe { target_facts(&facts, who) }).transpose()?.unwrap_or_default();
     // SAFETY: a function of the handle's table.
     let direct = table.direct_map.and_then(|direct| unsafe { handle.ask::<DirectMapWire>(direct) });
     // SAFETY: the ABI's contract: what the map points to stays while the handle lives.
     let direct = direct.map(|wire| unsafe { direct_map(&wire, &metadata, &handle, who) }).transpose()?;
     Ok(Arc::new(Foreign {
+        who: who.to_owned(),
         handle,
         read,
         write: table.write,
@@ -99,11 +101,9 @@ unsafe fn metadata(info: &MemoryInfo, writes: bool, who: &str) -> Result<Metadat
         None | Some("") => who.into(),
         Some(name) => name.into(),
     };
-    if info.runs.is_null() && info.run_count != 0 {
-        return Err(broken(who, "its memory has runs at a null pointer"));
-    }
     // SAFETY: the caller's promise.
-    let wires = unsafe { raw::items(info.runs, info.run_count) }.unwrap_or_default();
+    let wires = unsafe { raw::list("runs of its memory", info.runs, info.run_count) };
+    let wires = wires.map_err(|problem| broken(who, problem))?;
     let runs = wires.iter().map(|wire| run(wire, who)).collect::<Result<Vec<_>>>()?;
     let runs = RunMap::new(runs).map_err(|error| broken(who, error))?;
     Ok(Metadata {
@@ -133,12 +133,14 @@ fn run(wire: &RunWire, who: &str) -> Result<Run> {
 
 /// # Safety
 /// The texts and arrays of `wire` are whole.
-unsafe fn target_facts(wire: &Facts) -> TargetFacts {
+unsafe fn target_facts(wire: &Facts, who: &str) -> Result<TargetFacts> {
     // SAFETY: the caller's promise.
-    let vcpus = unsafe { raw::items(wire.x86_vcpus, wire.x86_vcpu_count) }.unwrap_or_default();
+    let vcpus = unsafe { raw::list("registers of its vCPUs", wire.x86_vcpus, wire.x86_vcpu_count) };
+    let vcpus = vcpus.map_err(|problem| broken(who, problem))?;
     // SAFETY: the caller's promise.
-    let vmcoreinfo = unsafe { raw::bytes(wire.vmcoreinfo) };
-    TargetFacts {
+    let vmcoreinfo = unsafe { raw::list("bytes of its VMCOREINFO", wire.vmcoreinfo.ptr, wire.vmcoreinfo.len) };
+    let vmcoreinfo = vmcoreinfo.map_err(|problem| broken(who, problem))?;
+    Ok(TargetFacts {
         machine: match wire.machine {
             machine::X86 => Some(MachineKind::X86),
             machine::X86_64 => Some(MachineKind::X86_64),
@@ -146,8 +148,8 @@ unsafe fn target_facts(wire: &Facts) -> TargetFacts {
             _ => None,
         },
         vcpus: vcpus.iter().map(vcpu).collect(),
-        vmcoreinfo: vmcoreinfo.map(<[u8]>::to_vec),
-    }
+        vmcoreinfo: (!wire.vmcoreinfo.ptr.is_null()).then(|| vmcoreinfo.to_vec()),
+    })
 }
 
 fn vcpu(wire: &X86Vcpu) -> VcpuRegisters {
@@ -193,7 +195,8 @@ unsafe impl Backing for Mapped {
 /// The arrays of `wire` are whole, and the memory that it describes is as the ABI says while the handle lives.
 unsafe fn direct_map(wire: &DirectMapWire, metadata: &Metadata, handle: &Arc<Handle>, who: &str) -> Result<DirectMap> {
     // SAFETY: the caller's promise.
-    let wires = unsafe { raw::items(wire.regions, wire.region_count) }.unwrap_or_default();
+    let list = unsafe { raw::list("regions of its direct map", wire.regions, wire.region_count) };
+    let wires = list.map_err(|problem| broken(who, problem))?;
     let mut regions = Vec::with_capacity(wires.len());
     for wire in wires {
         let region = run(&RunWire { start: wire.start, len: wire.len, offset: wire.offset }, who)?;
@@ -240,7 +243,7 @@ impl PhysicalMemory for Foreign {
             None => {
                 // SAFETY: a function of the handle's table with its context.
                 unsafe { read_ops(self.read, self.handle.context(), ops) };
-                finish_reads(&self.metadata.name, ops)
+                finish_reads(&self.who, ops)
             }
         }
     }
@@ -253,7 +256,7 @@ impl PhysicalMemory for Foreign {
             (_, Some(write)) => unsafe { write_ops(write, self.handle.context(), ops) },
             (_, None) => refuse(ops),
         }
-        finish_writes(&self.metadata.name, ops)
+        finish_writes(&self.who, ops)
     }
 
     fn metadata(&self) -> Metadata {
@@ -282,6 +285,9 @@ impl PhysicalMemory for Foreign {
     }
 }
 
+/// Most populated runs; then all of the memory is looked at.
+const MAX_RUNS: usize = 1 << 21;
+
 /// Runs that have come so far.
 struct Found {
     runs: Vec<Run>,
@@ -292,11 +298,11 @@ unsafe extern "C" fn take_run(context: *mut c_void, wire: RunWire) -> i32 {
     // SAFETY: the context is the one that `populated_runs` gave, used by one call at a time.
     let found = unsafe { &mut *context.cast::<Found>() };
     match PhysRange::new(PhysAddr::new(wire.start), wire.len) {
-        Some(range) => {
+        Some(range) if found.runs.len() < MAX_RUNS => {
             found.runs.push(Run { range, offset: wire.offset });
             0
         }
-        None => {
+        _ => {
             found.sound = false;
             1
         }
@@ -337,7 +343,7 @@ pub(super) unsafe fn read_ops<A: Address>(
     // SAFETY: the caller's promise; the operations and their buffers are the callee's for the call.
     let status = unsafe { read(context, wires.as_mut_ptr(), wires.len()) };
     for (op, wire) in ops.iter_mut().zip(&wires) {
-        op.outcome = settled(status, &wire.outcome, wire.len);
+        op.outcome = settled(status, &wire.outcome, op.buf.len());
     }
 }
 
@@ -363,7 +369,7 @@ pub(super) unsafe fn write_ops<A: Address>(
     // SAFETY: the caller's promise; the operations are the callee's for the call, and the buffers are readable.
     let status = unsafe { write(context, wires.as_mut_ptr(), wires.len()) };
     for (op, wire) in ops.iter_mut().zip(&wires) {
-        op.outcome = settled(status, &wire.outcome, wire.len);
+        op.outcome = settled(status, &wire.outcome, op.buf.len());
     }
 }
 

@@ -20,7 +20,7 @@ use memflow_abi::{
 
 use super::{
     collect,
-    handle::{Handle, broken, required},
+    handle::{Handle, blamed, broken, required},
     memory::memory,
     process, space,
 };
@@ -76,7 +76,7 @@ pub(in crate::plugin) unsafe fn os(
     let record = unsafe { handle.ask::<KernelRecord>(function) };
     let record = record.ok_or_else(|| broken(who, "its operating system does not say what kernel it has"))?;
     // SAFETY: the ABI's contract: what the record points to stays while the handle lives.
-    let kernel = unsafe { KernelInfo::from_wire(&record) }?;
+    let kernel = unsafe { KernelInfo::from_wire(&record) }.map_err(|error| blamed(who, error))?;
     let function = required(who, "kernel_space", table.kernel_space)?;
     // SAFETY: a function of the handle's table.
     let record = unsafe { handle.ask::<SpaceRecord>(function) };
@@ -93,7 +93,7 @@ pub(in crate::plugin) unsafe fn os(
             // SAFETY: a function of the handle's table with its context; `out` is the callee's to fill in.
             let call = |out: *mut Memory, failure| unsafe { function(handle.context(), out, failure) };
             // SAFETY: a handle of zeros is valid, if useless.
-            let source = unsafe { filled(call) }?;
+            let source = unsafe { filled(who, call) }?;
             // SAFETY: the ABI's contract: a function that succeeds has filled in a handle that is handed over.
             unsafe { memory(source, who) }?
         }
@@ -102,16 +102,16 @@ pub(in crate::plugin) unsafe fn os(
     Ok(Arc::new(Foreign { who: who.into(), handle, table, kernel, view }))
 }
 
-/// What a call fills in when it succeeds.
+/// What a call of `who` fills in when it succeeds.
 ///
 /// # Errors
 /// The failure that the call told.
 ///
 /// # Safety
 /// All-zero bytes are a valid `T`, and the call fills it in when it returns zero.
-pub(in crate::plugin) unsafe fn filled<T>(call: impl FnOnce(*mut T, FailureSink) -> i32) -> Result<T> {
+pub(in crate::plugin) unsafe fn filled<T>(who: &str, call: impl FnOnce(*mut T, FailureSink) -> i32) -> Result<T> {
     let mut out = MaybeUninit::<T>::zeroed();
-    failure::call(|failure| call(out.as_mut_ptr(), failure))?;
+    failure::call(|failure| call(out.as_mut_ptr(), failure)).map_err(|error| blamed(who, error))?;
     // SAFETY: zero or filled in, both of which are valid by the caller's promise.
     Ok(unsafe { out.assume_init() })
 }
@@ -120,7 +120,7 @@ impl Foreign {
     fn list<R: Record>(&self, name: &str, function: Option<ListFn>) -> Result<Listing<R>> {
         let function = required(&self.who, name, function)?;
         // SAFETY: a function of the handle's table with its context.
-        collect(|sink, failure| unsafe { function(self.handle.context(), sink, failure) })
+        collect(&self.who, |sink, failure| unsafe { function(self.handle.context(), sink, failure) })
     }
 }
 
@@ -152,9 +152,13 @@ impl Os for Foreign {
             process.with_wire(|wire| unsafe { function(self.handle.context(), Grows::new(wire), out, failure) })
         };
         // SAFETY: a handle of zeros is valid, if useless.
-        let source = unsafe { filled::<ProcessHandle>(call) }?;
+        let source = unsafe { filled::<ProcessHandle>(&self.who, call) }?;
         // SAFETY: the ABI's contract: a function that succeeds has filled in a handle that is handed over.
-        unsafe { process::process(source, &self.who, self.view.memory()) }
+        let opened = unsafe { process::process(source, &self.who, self.view.memory()) }?;
+        match opened.info().pid {
+            pid if pid == process.pid => Ok(opened),
+            pid => Err(broken(&self.who, format_args!("process {pid} was opened in place of {}", process.pid))),
+        }
     }
 
     fn modules(&self) -> Result<Listing<ModuleInfo>> {
@@ -169,7 +173,7 @@ impl Os for Foreign {
         let function = required(&self.who, "symbols_named", self.table.symbols_named)?;
         // SAFETY: a function of the handle's table with its context; the name is whole for the call.
         let call = |sink, failure| unsafe { function(self.handle.context(), Text::new(name), sink, failure) };
-        collect(call)?.into_complete()
+        collect(&self.who, call)?.into_complete()
     }
 
     fn symbol_at(&self, address: VirtAddr) -> Result<Option<(SymbolInfo, u64)>> {
@@ -179,8 +183,15 @@ impl Os for Foreign {
             // SAFETY: a function of the handle's table with its context; the distance is the callee's to fill in.
             unsafe { function(self.handle.context(), address.as_u64(), distance.as_ptr(), sink, failure) }
         };
-        let symbol = collect(call)?.into_complete()?.into_iter().next();
-        Ok(symbol.map(|symbol| (symbol, distance.load(Ordering::Relaxed))))
+        let symbol: Option<SymbolInfo> = collect(&self.who, call)?.into_complete()?.into_iter().next();
+        let distance = distance.load(Ordering::Relaxed);
+        match symbol {
+            Some(symbol) if symbol.address.as_u64().checked_add(distance) != Some(address.as_u64()) => Err(broken(
+                &self.who,
+                format_args!("symbol at {}, said to be {distance:#x} bytes before {address}", symbol.address),
+            )),
+            symbol => Ok(symbol.map(|symbol| (symbol, distance))),
+        }
     }
 
     fn kernel_log(&self) -> Result<Listing<LogRecord>> {

@@ -12,7 +12,7 @@ use memflow_abi::{
 
 use super::{
     collect,
-    handle::{Handle, broken, required},
+    handle::{Handle, blamed, broken, required},
     os::filled,
     space, view,
 };
@@ -79,7 +79,7 @@ pub(super) unsafe fn process(
     let record = unsafe { handle.ask::<ProcessRecord>(function) };
     let record = record.ok_or_else(|| broken(who, "a process does not say what it is"))?;
     // SAFETY: the ABI's contract: what the record points to stays while the handle lives.
-    let info = unsafe { ProcessInfo::from_wire(&record) }?;
+    let info = unsafe { ProcessInfo::from_wire(&record) }.map_err(|error| blamed(who, error))?;
     // SAFETY: a function of the handle's table with its context.
     let space = unsafe { optional_space(table.space, &handle, who) }?;
     // SAFETY: as above.
@@ -90,7 +90,7 @@ pub(super) unsafe fn process(
             // SAFETY: a function of the handle's table with its context; `out` is the callee's to fill in.
             let call = |out: *mut View, failure| unsafe { function(handle.context(), out, failure) };
             // SAFETY: a handle of zeros is valid, if useless.
-            let source = unsafe { filled(call) }?;
+            let source = unsafe { filled(who, call) }?;
             // SAFETY: the ABI's contract: a function that succeeds has filled in a handle that is handed over.
             Access::Called(unsafe { view::view(source, who) }?)
         }
@@ -118,7 +118,7 @@ impl Foreign {
     fn list<R: Record>(&self, name: &str, function: Option<ListFn>) -> Result<Listing<R>> {
         let function = required(&self.who, name, function)?;
         // SAFETY: a function of the handle's table with its context.
-        collect(|sink, failure| unsafe { function(self.handle.context(), sink, failure) })
+        collect(&self.who, |sink, failure| unsafe { function(self.handle.context(), sink, failure) })
     }
 
     fn view(&self) -> &dyn MemoryView {

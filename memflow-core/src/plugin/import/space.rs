@@ -94,6 +94,7 @@ fn answer(wire: &SoftFault) -> SoftFaultAnswer {
             SoftFaultAnswer::Page { base: PhysAddr::new(wire.base), flags }
         }
         soft_fault_answer::PAGED_OUT => SoftFaultAnswer::PagedOut,
+        soft_fault_answer::PANICKED => SoftFaultAnswer::Panicked,
         // An answer of a later version is one that does not help here.
         _ => SoftFaultAnswer::NotMapped,
     }

@@ -46,7 +46,7 @@ pub struct LayerArgs {
 }
 
 /// An opened target with its layers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Layered {
     /// The target; its memory is that on top.

@@ -12,6 +12,7 @@
 //! Of several plugins of one name, a file that was named comes first; then the newest version; then those of
 //! `MEMFLOW_PLUGIN_PATH`, those that are built in, and the other folders in their order.
 
+mod chain;
 mod choose;
 mod layers;
 mod plugin;
@@ -20,6 +21,7 @@ mod search;
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 pub use self::{
+    chain::{Chain, ChainError, ConnectorLink, OsLink},
     layers::{LayerArgs, Layered},
     plugin::{Origin, Plugin},
     search::{Place, PlaceState, Rejected},
@@ -33,12 +35,12 @@ use super::{
 };
 use crate::{error::Result, memory::PhysicalMemory, os::Os};
 
-/// The plugins that were found.
-#[derive(Debug, Default)]
+/// The plugins that were found. A clone is of the same ones, and costs nothing.
+#[derive(Clone, Debug, Default)]
 pub struct Inventory {
-    plugins: Vec<Arc<Plugin>>,
-    rejected: Vec<Rejected>,
-    places: Vec<Place>,
+    plugins: Arc<[Arc<Plugin>]>,
+    rejected: Arc<[Rejected]>,
+    places: Arc<[Place]>,
 }
 
 /// Collects where to look for plugins; [`build`](Self::build) looks.
@@ -108,7 +110,7 @@ impl InventoryBuilder {
             found.folder(&folder, Origin::Folder);
         }
         let search::Search { plugins, rejected, places, .. } = found;
-        Inventory { plugins: choose::ordered(plugins), rejected, places }
+        Inventory { plugins: choose::ordered(plugins).into(), rejected: rejected.into(), places: places.into() }
     }
 }
 

@@ -163,7 +163,12 @@ impl Plugin {
             return Err(self.refuse("a target in memory"));
         }
         if request.input.is_some() && !accepts(Accepts::Os) {
-            return Err(self.refuse("an operating system as input"));
+            return Err(Error::Unsupported {
+                what: format!("connector {} behind an OS layer", self.descriptor.name),
+                why: "it does not look into operating systems; put it first, or take a connector that accepts `os` \
+                      (`memflow plugins show NAME`)"
+                    .to_owned(),
+            });
         }
         match &self.code {
             Code::Connector { open, .. } => open(request),

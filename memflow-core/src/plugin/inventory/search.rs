@@ -1,20 +1,25 @@
 //! Files that may be plugins.
 //!
-//! Owns: folders, names of files, reading them, and a record of everything that was not taken.
+//! Owns: folders, names of files, opening them, and a record of everything that was not taken.
 //! Must not know: which of several plugins is taken.
 //! Keeps: a file is looked at once, however many links lead to it; a relative path is never searched.
 
 use std::{
     collections::BTreeSet,
-    fmt, fs,
-    io::Read,
+    fmt,
+    fs::{self, File, Metadata},
     path::{Path, PathBuf},
 };
 
-use super::{Origin, Plugin};
-use crate::plugin::analyze::{HostAbi, analyze};
+use semver::Version;
 
-/// Largest file that is read: no plugin comes near it.
+use super::{Origin, Plugin};
+use crate::plugin::{
+    analyze::{HostAbi, analyze_file},
+    descriptor::PluginKind,
+};
+
+/// Largest file that is looked at: no plugin comes near it.
 const MAX_FILE: u64 = 256 << 20;
 
 /// A file, or a plugin of one, that cannot be used.
@@ -88,7 +93,7 @@ fn is_called_like_a_plugin(name: &str) -> bool {
 /// A search that goes on.
 pub(super) struct Search<'h> {
     host: &'h HostAbi<'h>,
-    seen: BTreeSet<PathBuf>,
+    seen: BTreeSet<Identity>,
     pub(super) plugins: Vec<Plugin>,
     pub(super) rejected: Vec<Rejected>,
     pub(super) places: Vec<Place>,
@@ -137,25 +142,35 @@ impl<'h> Search<'h> {
 
     /// Looks at a file.
     pub(super) fn file(&mut self, path: &Path, origin: &Origin) {
-        let real = match fs::canonicalize(path) {
-            Ok(real) => real,
-            Err(error) => return self.reject(path, format_args!("cannot be opened: {error}")),
-        };
-        if !self.seen.insert(real.clone()) {
+        let (real, metadata) =
+            match fs::canonicalize(path).and_then(|real| fs::metadata(&real).map(|found| (real, found))) {
+                Ok(found) => found,
+                Err(error) => return self.reject(path, format_args!("cannot be opened: {error}")),
+            };
+        if !self.seen.insert(identity(&real, &metadata)) {
             return;
         }
-        let bytes = match read(&real) {
-            Ok(bytes) => bytes,
-            Err(reason) => return self.reject(path, reason),
-        };
-        let file = match analyze(&bytes, self.host) {
+        let opened = match open(&real, &metadata) {
             Ok(file) => file,
             Err(reason) => return self.reject(path, reason),
         };
+        let file = match analyze_file(&opened, self.host) {
+            Ok(file) => file,
+            Err(reason) => return self.reject(path, reason),
+        };
+        let mut taken: Vec<(PluginKind, String, Version)> = Vec::new();
         for plugin in file.plugins {
             match plugin {
                 Ok(descriptor) => {
                     let name = descriptor.name.clone();
+                    let key = (descriptor.kind, name.clone(), descriptor.version.clone());
+                    if taken.contains(&key) {
+                        let (kind, name, version) = key;
+                        let text = format_args!("{kind} `{name}` {version}: is twice in the file; the first is taken");
+                        self.reject(path, text);
+                        continue;
+                    }
+                    taken.push(key);
                     match Plugin::in_file(descriptor, origin.clone(), real.clone()) {
                         Ok(plugin) => self.plugins.push(plugin),
                         Err(error) => self.reject(path, format_args!("{name}: {error}")),
@@ -167,20 +182,42 @@ impl<'h> Search<'h> {
     }
 }
 
-/// The bytes of a regular file of sensible size.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// What is the same for all names of a file.
+#[cfg(unix)]
+type Identity = (u64, u64);
+#[cfg(not(unix))]
+type Identity = PathBuf;
+
+/// Device and number of the file.
+#[cfg(unix)]
+fn identity(_: &Path, metadata: &Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino())
+}
+
+/// Its path without links.
+#[cfg(not(unix))]
+fn identity(real: &Path, _: &Metadata) -> Identity {
+    real.to_owned()
+}
+
+/// A regular file of sensible size.
+fn open(path: &Path, metadata: &Metadata) -> Result<File, String> {
     let failed = |error: std::io::Error| format!("cannot be read: {error}");
-    // A device or a pipe is not opened at all: that alone may wait for somebody.
-    let metadata = fs::metadata(path).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err("is not a regular file".to_owned());
-    }
-    if metadata.len() > MAX_FILE {
-        return Err(format!("has {} bytes, at most {MAX_FILE} are read", metadata.len()));
-    }
-    let mut bytes = Vec::new();
-    fs::File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes)).map_err(failed)?;
-    Ok(bytes)
+    let sensible = |metadata: &Metadata| match metadata.len() {
+        _ if !metadata.is_file() => Err("is not a regular file".to_owned()),
+        len if len > MAX_FILE => Err(format!("has {len} bytes, at most {MAX_FILE} are read")),
+        _ => Ok(()),
+    };
+    // A device or a pipe is not opened at all: that alone may do something.
+    sensible(metadata)?;
+    let mut options = File::options();
+    // It may have become one meanwhile, and then nobody waits for its other end.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    let file = options.read(true).open(path).map_err(failed)?;
+    sensible(&file.metadata().map_err(failed)?)?;
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ pub(crate) fn reason_to_wire(reason: Reason) -> Wire {
         Reason::OutOfRange => Wire { status: status::OUT_OF_RANGE, ..NOTHING },
         Reason::ReadOnly => Wire { status: status::READ_ONLY, ..NOTHING },
         Reason::Io { errno } => Wire { status: status::IO, os_error: errno, ..NOTHING },
+        Reason::Panicked => Wire { status: status::PANICKED, ..NOTHING },
         Reason::Unknown { status } => Wire { status, ..NOTHING },
     }
 }
@@ -75,6 +76,7 @@ pub(crate) fn reason_from_wire(wire: &Wire) -> Reason {
         status::OUT_OF_RANGE => Reason::OutOfRange,
         status::READ_ONLY => Reason::ReadOnly,
         status::IO => Reason::Io { errno: wire.os_error },
+        status::PANICKED => Reason::Panicked,
         status => Reason::Unknown { status },
     }
 }
@@ -114,6 +116,7 @@ pub(crate) mod tests {
             Reason::OutOfRange,
             Reason::ReadOnly,
             Reason::Io { errno: 5 },
+            Reason::Panicked,
             Reason::Unknown { status: 77 },
         ];
         stops.into_iter().chain(others).collect()

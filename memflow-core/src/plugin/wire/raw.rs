@@ -17,13 +17,40 @@ pub(crate) unsafe fn bytes<'a>(text: Text) -> Option<&'a [u8]> {
     unsafe { items(text.ptr, text.len) }
 }
 
-/// A text with anything that is no UTF-8 replaced; `None` for a null pointer.
+/// Longest text in bytes. Environments of processes are the longest that there are, with at most 128 KiB per string.
+const MAX_TEXT: usize = 16 << 20;
+/// Most items of a list. Images with holes have the longest, of their runs.
+const MAX_ITEMS: usize = 1 << 24;
+
+/// A text with anything that is no UTF-8 replaced; `None` for a null pointer. One that is too long to be true is not looked at, and
+/// says so.
 ///
 /// # Safety
-/// As [`bytes`].
+/// As [`bytes`], if it is not too long.
 pub(crate) unsafe fn text<'a>(text: Text) -> Option<Cow<'a, str>> {
+    if text.len > MAX_TEXT && !text.ptr.is_null() {
+        return Some(format!("(a text of {} bytes; at most {MAX_TEXT} are taken)", text.len).into());
+    }
     // SAFETY: the caller's promise.
     unsafe { bytes(text) }.map(String::from_utf8_lossy)
+}
+
+/// A list of the other side; empty when its count is zero, whatever its pointer.
+///
+/// # Errors
+/// In words, when no list can be there.
+///
+/// # Safety
+/// As [`items`], if there are not too many.
+pub(crate) unsafe fn list<'a, T>(what: &str, first: *const T, count: usize) -> Result<&'a [T], String> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if count > MAX_ITEMS || !fits(first, count) {
+        return Err(format!("{what}: {count} at address {:#x}, where no such list can be", first.addr()));
+    }
+    // SAFETY: the caller's promise.
+    Ok(unsafe { items(first, count) }.unwrap_or_default())
 }
 
 /// As [`text`], owned; empty for a null pointer.
@@ -98,8 +125,11 @@ pub(crate) unsafe fn buffer<'a>(first: *const u8, len: usize) -> Option<&'a [u8]
     unsafe { items(first, len) }
 }
 
-/// A copy of a growing structure, zero where the other side has no such field; `None` for a null or misaligned pointer, a size below that
-/// of a header, or another major version.
+/// Largest structure in bytes, with all that later versions may append.
+const MAX_STRUCTURE: usize = 64 << 10;
+
+/// A copy of a growing structure, zero where the other side has no such field; `None` for a null or misaligned pointer, a size that no
+/// version of it can have, or another major version.
 ///
 /// # Safety
 /// A pointer that is not null leads to a header, and that many bytes of the structure as its `size` says are readable.
@@ -110,7 +140,9 @@ pub(crate) unsafe fn structure<T: Growing>(source: Grows<T>) -> Option<T> {
     // SAFETY: not null and aligned (just checked), and a header is there by the caller's promise.
     let header = unsafe { source.ptr.cast::<Header>().read() };
     let there = usize::try_from(header.size).ok()?;
-    if there < size_of::<Header>() || header.major != memflow_abi::MAJOR {
+    // The size of a structure is a multiple of its alignment; any other would cut a pointer in half.
+    let possible = (size_of::<Header>()..=MAX_STRUCTURE).contains(&there) && there.is_multiple_of(align_of::<T>());
+    if !possible || header.major != memflow_abi::MAJOR {
         return None;
     }
     let mut copy = MaybeUninit::<T>::zeroed();
@@ -160,6 +192,20 @@ mod tests {
     }
 
     #[test]
+    fn lists_and_texts_that_cannot_be_are_told_and_not_looked_at() {
+        // SAFETY: what is too long is not looked at.
+        let text = unsafe { text(Text { ptr: ptr::dangling(), len: 1 << 62 }) }.unwrap();
+        assert_eq!(text, "(a text of 4611686018427387904 bytes; at most 16777216 are taken)");
+        for (first, count) in [(0, 1), (8, 1 << 63), (8, usize::MAX), (8, (1 << 24) + 1), (3, 1)] {
+            // SAFETY: what cannot be a list is not looked at.
+            let list = unsafe { list("runs", ptr::without_provenance::<u64>(first), count) };
+            assert_eq!(list, Err(format!("runs: {count} at address {first:#x}, where no such list can be")));
+        }
+        // SAFETY: nothing is read.
+        assert_eq!(unsafe { list::<u64>("runs", ptr::null(), 0) }, Ok(&[][..]));
+    }
+
+    #[test]
     fn nonsense_is_nothing() {
         // SAFETY: null is allowed.
         assert!(unsafe { structure::<TextRecord>(Grows::NULL) }.is_none());
@@ -173,6 +219,11 @@ mod tests {
         record.header.size = 4;
         // SAFETY: the record is whole.
         assert!(unsafe { structure(Grows::new(&record)) }.is_none());
+        for size in [0, 20, (64 << 10) + 8, u32::MAX] {
+            record.header.size = size;
+            // SAFETY: as above.
+            assert!(unsafe { structure(Grows::new(&record)) }.is_none(), "{size}");
+        }
         record.header = Header { major: memflow_abi::MAJOR + 1, ..Header::of::<TextRecord>() };
         // SAFETY: the record is whole.
         assert!(unsafe { structure(Grows::new(&record)) }.is_none());

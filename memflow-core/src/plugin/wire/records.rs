@@ -79,11 +79,11 @@ fn optional(text: Option<&String>) -> Text {
 
 /// # Safety
 /// As [`raw::items`], and each text as [`raw::bytes`].
-unsafe fn strings(first: *const Text, count: usize) -> Vec<String> {
+unsafe fn strings(what: &str, first: *const Text, count: usize) -> Result<Vec<String>> {
     // SAFETY: the caller's promise.
-    let texts = unsafe { raw::items(first, count) }.unwrap_or_default();
+    let texts = unsafe { raw::list(what, first, count) }.map_err(broken)?;
     // SAFETY: the caller's promise.
-    texts.iter().map(|text| unsafe { raw::string(*text) }).collect()
+    Ok(texts.iter().map(|text| unsafe { raw::string(*text) }).collect())
 }
 
 impl Record for String {
@@ -148,7 +148,7 @@ impl Record for KernelInfo {
         [kernel.hostname, kernel.build_id] =
             [wire.hostname, wire.build_id].map(|text| unsafe { raw::optional_string(text) });
         // SAFETY: the caller's promise.
-        kernel.evidence = unsafe { strings(wire.evidence, wire.evidence_count) };
+        kernel.evidence = unsafe { strings("the evidence of a kernel", wire.evidence, wire.evidence_count) }?;
         Ok(kernel)
     }
 }
@@ -317,7 +317,7 @@ impl Record for ModuleInfo {
         // SAFETY: the caller's promise.
         module.state = unsafe { raw::optional_string(wire.state) };
         // SAFETY: the caller's promise.
-        module.used_by = unsafe { strings(wire.used_by, wire.used_by_count) };
+        module.used_by = unsafe { strings("the users of a module", wire.used_by, wire.used_by_count) }?;
         Ok(module)
     }
 }

@@ -165,7 +165,7 @@ pub(crate) fn confirm(view: &SpaceView, entry: Entry, start: VirtAddr) -> Result
     };
     let image = VirtRange::new(start, entry.image_len)
         .ok_or_else(|| differs("kernel's image", start, format!("{:#x} bytes", entry.image_len)))?;
-    let symbol = |name: &'static str| {
+    let symbol = |name: &'static str| -> Result<VirtAddr> {
         let offset = entry.symbol(name).ok_or_else(|| Error::NotFound { what: "symbol", name: name.to_owned() })?;
         Ok(start.wrapping_add(offset))
     };

@@ -1,9 +1,14 @@
 //! What is written is read back as the same value.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::{ArgValue, Args, ConnectorSpec, OsSpec};
-use crate::plugin::args::{ArgKind, ArgSpec};
+use crate::{
+    plugin::args::{ArgKind, ArgSpec, check},
+    units::Size,
+};
 
 /// Any text, often one of characters that mean something.
 fn text() -> impl Strategy<Value = String> {
@@ -60,6 +65,38 @@ proptest! {
         let text = spec.to_string();
         prop_assert!(!text.contains(char::is_control), "{text:?}");
         prop_assert_eq!(text.parse::<ConnectorSpec>().map_err(|error| TestCaseError::fail(error.to_string()))?, spec, "{}", text);
+    }
+
+    #[test]
+    fn typed_values_from_code(target in text(), texts in text(), number in any::<u64>(), size in any::<u64>(), time in any::<u64>(), flags in any::<[bool; 2]>()) {
+        let (size, time) = (Size(size), Duration::from_nanos(time));
+        let built = ConnectorSpec::new("snapshot").unwrap()
+            .with_target(target.clone())
+            .with_arg("text", texts.clone())
+            .with_arg("number", number)
+            .with_arg("size", size)
+            .with_arg("time", time)
+            .with_arg("one", flags[0])
+            .with_arg("other", flags[1]);
+        let read: ConnectorSpec = built.to_string().parse().map_err(|error: crate::Error| TestCaseError::fail(error.to_string()))?;
+        prop_assert_eq!(&read, &built);
+        let args = read.args();
+        prop_assert_eq!((read.target(), args.text("text").unwrap()), (Some(&*target), Some(&*texts)));
+        prop_assert_eq!((args.number("number").unwrap(), args.size("size").unwrap()), (Some(number), Some(size.0)));
+        prop_assert_eq!(args.time("time").unwrap(), Some(time));
+        prop_assert_eq!([args.flag("one").unwrap(), args.flag("other").unwrap()], flags.map(Some));
+    }
+
+    /// What code gives is checked as what is typed.
+    #[test]
+    fn verdict_is_the_same_for_code_and_text(spec in spec(), value in value(), number in any::<i64>(), time in any::<u32>()) {
+        let time = Duration::from_millis(time.into());
+        for value in [value, number.into(), time.into(), true.into()] {
+            let built = OsSpec::new("linux").unwrap().with_arg(spec.name.clone(), value);
+            let read: OsSpec = built.to_string().parse().unwrap();
+            let verdict = |spec_of: &OsSpec| check(std::slice::from_ref(&spec), spec_of.args()).map_err(|error| error.to_string());
+            prop_assert_eq!(verdict(&built), verdict(&read));
+        }
     }
 
     #[test]

@@ -48,6 +48,15 @@ fn values_are_read_as_their_kind() {
 }
 
 #[test]
+fn negative_number_is_refused_as_the_text_would_be() {
+    let built = Args::new().with("base", -4096).with("cache", 16 << 20);
+    assert_eq!(built.size("cache").unwrap(), Some(16 << 20));
+    let error = built.number("base").unwrap_err().to_string();
+    assert_eq!(error, args("base=-4096").number("base").unwrap_err().to_string());
+    assert!(error.ends_with("found `-4096`"), "{error}");
+}
+
+#[test]
 fn flags_have_names_for_on_and_off() {
     for on in ["x", "x=true", "x=yes", "x=on", "x=1"] {
         assert_eq!(args(on).flag("x").unwrap(), Some(true), "{on}");

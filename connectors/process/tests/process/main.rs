@@ -1,5 +1,6 @@
 //! Memory through a process, on machines built in code.
 
+mod chain;
 mod common;
 
 use std::sync::Arc;
