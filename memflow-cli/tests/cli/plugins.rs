@@ -108,7 +108,7 @@ fn what_a_plugin_logs_comes_out_of_the_commands_log_at_its_level() {
 #[test]
 fn loaded_plugin_keeps_what_it_learns_for_the_next_run() {
     let folder = tempfile::tempdir().unwrap();
-    let [_, linux] = built();
+    let [_, linux, ..] = built();
     let ps = || {
         let mut command = command(folder.path(), ["ps", "demo", "--plugin"]);
         let output = command.arg(linux).env("MEMFLOW_CACHE_DIR", "kept").env("MEMFLOW_LOG", "debug").output().unwrap();
