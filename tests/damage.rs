@@ -66,16 +66,43 @@ fn places(memory: &dyn PhysicalMemory, needle: &[u8]) -> Vec<PhysAddr> {
     found
 }
 
-/// The memory without the text of VMCOREINFO, wherever it lies.
+/// The memory without the text of VMCOREINFO, wherever it lies, and without the page tables of the boot trampoline.
 fn without_vmcoreinfo(guest: &CapturedGuest) -> Patched {
     let memory = Form::Live.memory(guest);
-    let mut patched = Patched::new(memory.clone());
+    let mut patched = without_trampoline(memory.clone());
     for key in [&b"SYMBOL(swapper_pg_dir)="[..], b"KERNELOFFSET=", b"NUMBER(phys_base)=", b"BUILD-ID="] {
         for place in places(&*memory, key) {
             patched = patched.with(place, vec![b'#'; key.len()]);
         }
     }
     patched
+}
+
+/// The memory with zeros where page tables in the first MiB would map the kernel's image.
+fn without_trampoline(memory: Arc<dyn PhysicalMemory>) -> Patched {
+    let is_used = |at: &PhysAddr| {
+        let mut entry = [0; 8];
+        memory.read_into(*at, &mut entry).is_ok() && entry != [0; 8]
+    };
+    let entries: Vec<PhysAddr> = (0..256).map(|page| PhysAddr::new(page * 4096 + 0xff8)).filter(is_used).collect();
+    entries.into_iter().fold(Patched::new(memory), |patched, at| patched.with(at, vec![0; 8]))
+}
+
+#[test]
+fn kernel_is_found_by_its_boot_trampoline_and_without_it() {
+    for name in GUESTS {
+        let guest = guest(name);
+        let memory = Form::Live.memory(&guest);
+        for (memory, by) in [
+            (memory.clone(), "boot trampoline: page tables at physical"),
+            (Arc::new(without_trampoline(memory)), "VMCOREINFO at physical"),
+        ] {
+            let os = LinuxOs::open(memory, &LinuxOptions::default()).unwrap();
+            assert!(os.kernel().evidence[0].starts_with(by), "{name}: {:?}", os.kernel().evidence);
+            let list = os.processes().unwrap().into_complete().unwrap();
+            assert_eq!(pids(&list), expected_pids(&guest), "{name}");
+        }
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ mod snapshot;
 
 pub use self::{
     args::{arg_specs, args},
-    linux::{btf, kallsyms, log_flat, log_ring, vmcoreinfo},
+    linux::{btf, kallsyms, layout_entry, log_flat, log_ring, vmcoreinfo},
     paging::paging,
     plugin::{analyze, descriptor},
     snapshot::{elf, firmware, gzip, lime, open, runs, zstd},
@@ -34,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("firmware", firmware),
     ("gzip", gzip),
     ("kallsyms", kallsyms),
+    ("layout_entry", layout_entry),
     ("lime", lime),
     ("log_flat", log_flat),
     ("log_ring", log_ring),

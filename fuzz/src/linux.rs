@@ -30,6 +30,11 @@ pub fn kallsyms(data: &[u8]) {
     let _ = fuzzing::kallsyms(data);
 }
 
+/// What was learnt of a kernel in an earlier run.
+pub fn layout_entry(data: &[u8]) {
+    let _ = fuzzing::layout_entry(data);
+}
+
 /// The text of the VMCOREINFO note.
 pub fn vmcoreinfo(data: &[u8]) {
     let _ = fuzzing::vmcoreinfo(data);

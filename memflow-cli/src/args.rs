@@ -18,7 +18,8 @@ Exit codes: 0 everything that was asked for; 1 something asked for is missing, u
 3 the target cannot be opened, or no operating system was recognised; 4 the output cannot be written; 130 Ctrl-C.
 
 Environment: MEMFLOW_LOG sets the log on standard error (error, warn, info, debug, trace, or module=level,…); \
-MEMFLOW_PLUGIN_PATH lists folders with plugins; NO_COLOR turns colours off.";
+MEMFLOW_PLUGIN_PATH lists folders with plugins; MEMFLOW_CACHE_DIR is the folder in which what is learnt of a kernel's build is kept for \
+the next run (else memflow in the user's folder of caches; empty for none); NO_COLOR turns colours off.";
 
 /// Look into the memory of machines and their snapshots.
 #[derive(Parser, Debug)]
@@ -78,6 +79,8 @@ pub(crate) enum Command {
     Translate(command::TranslateArgs),
     /// List plugins, show one, or say why one is not taken
     Plugins(command::PluginsArgs),
+    /// List what earlier runs learnt of kernels, or forget it
+    Cache(command::CacheArgs),
     /// Print a completion script for a shell
     Completions(command::CompletionsArgs),
     /// Print the manual page

@@ -42,6 +42,14 @@ pub(crate) struct Rest {
     pub(crate) os: OsSpec,
 }
 
+impl Rest {
+    /// The same with other OS layers.
+    pub(crate) fn with_os(self, mut change: impl FnMut(OsSpec) -> OsSpec) -> Self {
+        let inner = self.inner.into_iter().map(|(os, connector)| (change(os), connector)).collect();
+        Self { inner, os: change(self.os) }
+    }
+}
+
 impl LinkArgs {
     /// The links after the first connector, with an OS layer behind each connector.
     pub(crate) fn rest(&self) -> Outcome<Rest> {

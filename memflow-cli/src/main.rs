@@ -4,6 +4,7 @@
 //! Keeps: results go to standard output and messages to standard error; a closed pipe is success.
 
 mod args;
+mod cache;
 mod command;
 mod failure;
 mod interrupt;
@@ -77,6 +78,7 @@ fn run(command: &Command, io: &mut Io<'_>) -> Outcome {
         Command::Dump(args) => command::dump(args, io),
         Command::Translate(args) => command::translate(args, io),
         Command::Plugins(args) => command::plugins(args, io),
+        Command::Cache(args) => command::cache(args, io),
         Command::Completions(args) => command::completions(args, io),
         Command::Man(args) => command::man(args, io),
     }

@@ -16,13 +16,14 @@ use memflow_core::{
     os::Os,
     plugin::{
         ChainError, ConnectorLink, Inventory, Plugin,
-        args::{self, ConnectorSpec},
+        args::{self, ConnectorSpec, OsSpec},
         descriptor::PluginKind,
     },
 };
 use memflow_snapshot::MemoryLayout;
 
 use crate::{
+    cache,
     failure::{Failure, Outcome},
     links::{AS_CONNECTOR, LinkArgs, Rest},
     named_file::NamedFile,
@@ -52,6 +53,9 @@ pub(crate) struct TargetArgs {
     partial: bool,
     #[command(flatten)]
     links: LinkArgs,
+    /// Neither use nor keep what was learnt of a kernel's build in earlier runs
+    #[arg(long)]
+    no_cache: bool,
     #[command(flatten)]
     plugins: PluginArgs,
 }
@@ -61,6 +65,8 @@ pub(crate) struct TargetArgs {
 pub(crate) struct Target {
     first: First,
     rest: Rest,
+    /// The last OS layer, with what it is told beyond its arguments.
+    os: OsSpec,
     meter: Meter,
     link: ConnectorLink,
 }
@@ -83,6 +89,8 @@ impl Target {
         let inventory = plugins::inventory(&args.plugins).map_err(Failure::Target)?;
         let first = First::new(args, &inventory)?;
         let rest = args.links.rest()?;
+        // What the user did not say is in no message.
+        let used = if args.no_cache { rest.clone() } else { rest.clone().with_os(|os| cache::told(&inventory, os)) };
         let meter = Meter::default();
         let told = meter.clone();
         let chain = inventory.chain().with_progress(move |_, done, total| {
@@ -96,13 +104,13 @@ impl Target {
         })
         .map_err(explain)?;
         opened(&link, io);
-        for (os, connector) in &rest.inner {
+        for (os, connector) in &used.inner {
             let found = recognising(&meter, io, || link.clone().os(os.clone())).map_err(explain)?;
             settled(found.previous(), &link, io);
             link = opening(&meter, io, || found.connector(connector.clone())).map_err(explain)?;
             opened(&link, io);
         }
-        Ok(Self { first, rest, meter, link })
+        Ok(Self { first, rest, os: used.os, meter, link })
     }
 
     /// The name it was given on the command line, and the links after it.
@@ -143,7 +151,7 @@ impl Target {
 
     /// Finds the operating system, and with it which layout a raw image has if there are several.
     pub(crate) fn os(&mut self, io: &mut Io<'_>) -> Outcome<Arc<dyn Os>> {
-        let found = recognising(&self.meter, io, || self.link.clone().os(self.rest.os.clone()))
+        let found = recognising(&self.meter, io, || self.link.clone().os(self.os.clone()))
             .map_err(|error| Failure::Target(explained(error, &self.first, &self.rest)))?;
         settled(found.previous(), &self.link, io);
         self.link = found.previous().clone();

@@ -17,6 +17,7 @@ const VMCOREINFO: &str = "OSRELEASE=6.1.0-18-amd64\nBUILD-ID=a1b2c3d4\nPAGESIZE=
 
 pub(crate) fn seeds() -> Vec<Seed> {
     vec![
+        ("layout_entry", "every-answer", layout_entry()),
         ("vmcoreinfo", "whole", VMCOREINFO.into()),
         ("vmcoreinfo", "minimal", b"OSRELEASE=6.1.0\nSYMBOL(_stext)=ffffffff81000000\n\0rest".to_vec()),
         ("btf", "every-kind", every_kind()),
@@ -202,4 +203,51 @@ fn overlapping_ring() -> Vec<u8> {
 fn overlapping_records() -> Vec<u8> {
     let record = [words(&[0]), words(&[16 | 4000 << 16])].concat();
     [words(&[16, 0, 8, 10, 14, 15, 8 << 8, 0, 0, 1000]), record.repeat(500)].concat()
+}
+
+/// An entry of the layout cache with every kind of answer, by `os/linux/src/layout_cache/entry.rs`.
+fn layout_entry() -> Vec<u8> {
+    let mut out = vec![20];
+    out.extend([0xab; 20]);
+    // The hashes.
+    out.extend([0x11; 32]);
+    out.extend([0x22; 32]);
+    let numbers = |out: &mut Vec<u8>, list: &[u64]| list.iter().for_each(|number| out.extend(number.to_le_bytes()));
+    let text = |out: &mut Vec<u8>, text: &str| {
+        out.extend((text.len() as u16).to_le_bytes());
+        out.extend(text.bytes());
+    };
+    // The image, the section of types, the symbol table.
+    numbers(&mut out, &[0x200_0000, 0x100_0000, 0x5000]);
+    out.extend(1000u32.to_le_bytes());
+    out.push(2);
+    numbers(&mut out, &[0x1000, 0x2000, 0x3000, 0x400, 0x3400, 0x4000]);
+    out.push(1);
+    numbers(&mut out, &[0x3800]);
+    out.extend(2u32.to_le_bytes());
+    for (name, given, offset) in [("init_task", 1, 0x5000), ("log_buf", 0, 0)] {
+        text(&mut out, name);
+        out.push(given);
+        numbers(&mut out, &[offset]);
+    }
+    out.extend(6u32.to_le_bytes());
+    text(&mut out, "constant\te\tF");
+    out.extend([4, 1]);
+    numbers(&mut out, &[u64::MAX]);
+    text(&mut out, "field\ttask\tcomm");
+    out.push(1);
+    numbers(&mut out, &[16, 16]);
+    out.extend([0, 0, 0]);
+    text(&mut out, "field\ttask\tflags");
+    out.push(1);
+    numbers(&mut out, &[80, 1]);
+    out.extend([1, 3, 5]);
+    text(&mut out, "field\ttask\tgone");
+    out.push(0);
+    text(&mut out, "has\ttask");
+    out.extend([3, 1]);
+    text(&mut out, "size\ttask");
+    out.extend([2, 1]);
+    numbers(&mut out, &[96]);
+    out
 }

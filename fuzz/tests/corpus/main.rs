@@ -85,6 +85,7 @@ fn seeds_reach_the_end_of_their_parser() {
             "gzip" => unpack::gzip(&input, unpack).map(drop),
             "zstd" => unpack::zstd(&input, unpack).map(drop),
             "kallsyms" => some(fuzzing::kallsyms(&bytes)),
+            "layout_entry" => some(fuzzing::layout_entry(&bytes)),
             "vmcoreinfo" => some(fuzzing::vmcoreinfo(&bytes)),
             "log_flat" => some(fuzzing::log_flat(&bytes)),
             "log_ring" => some(fuzzing::log_ring(&bytes)),

@@ -4,6 +4,7 @@
 //! Must not know: how a target is opened, each other.
 
 mod address;
+mod cache;
 mod dmesg;
 mod dump;
 mod flags;
@@ -21,6 +22,7 @@ mod testing;
 mod translate;
 
 pub(crate) use self::{
+    cache::{CacheArgs, run as cache},
     dmesg::{DmesgArgs, run as dmesg},
     dump::{DumpArgs, run as dump},
     info::{InfoArgs, run as info},

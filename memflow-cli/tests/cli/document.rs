@@ -73,6 +73,9 @@ impl Place {
             .env("COLUMNS", "120")
             .env_remove("MEMFLOW_LOG")
             .env_remove("MEMFLOW_PLUGIN_PATH")
+            // Caches lie in the home that was made for this.
+            .env_remove("MEMFLOW_CACHE_DIR")
+            .env_remove("XDG_CACHE_HOME")
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .output()

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod c_connector;
+mod cache;
 mod chains;
 mod demo;
 mod document;

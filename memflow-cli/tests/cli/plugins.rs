@@ -106,6 +106,20 @@ fn what_a_plugin_logs_comes_out_of_the_commands_log_at_its_level() {
 }
 
 #[test]
+fn loaded_plugin_keeps_what_it_learns_for_the_next_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let [_, linux, ..] = built();
+    let ps = || {
+        let mut command = command(folder.path(), ["ps", "demo", "--plugin"]);
+        let output = command.arg(linux).env("MEMFLOW_CACHE_DIR", "kept").env("MEMFLOW_LOG", "debug").output().unwrap();
+        (output.stdout, String::from_utf8(output.stderr).unwrap().contains("is known from an earlier run"))
+    };
+    let (learnt, recalled) = (ps(), ps());
+    assert_eq!((learnt.1, recalled.1), (false, true));
+    assert_eq!(learnt.0, recalled.0);
+}
+
+#[test]
 fn layers_are_arguments_of_any_connector() {
     let plain = run("ps demo").complete();
     for target in ["snapshot:demo", "snapshot:demo:cache=4MiB", "snapshot:demo:read_only", "snapshot@0.1:demo"] {

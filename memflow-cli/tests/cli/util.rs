@@ -20,6 +20,8 @@ pub(crate) struct Run {
 pub(crate) fn command<S: AsRef<OsStr>>(folder: &Path, args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_memflow"));
     command.args(args).current_dir(folder).stdin(Stdio::null()).env_remove("MEMFLOW_LOG").env("COLUMNS", "120");
+    // Never the user's own.
+    command.env("MEMFLOW_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
     command
 }
 

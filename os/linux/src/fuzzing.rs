@@ -13,6 +13,7 @@ use memflow_core::{
 
 pub use crate::log::fuzzing::{log_flat, log_ring};
 use crate::{
+    layout_cache::Entry,
     symbols::{Addresses, Known, LANDMARK, SymbolTable},
     vmcoreinfo::VmcoreInfo,
 };
@@ -30,6 +31,15 @@ pub fn vmcoreinfo(data: &[u8]) -> usize {
     let symbols = ["_stext", "init_uts_ns", "swapper_pg_dir"].into_iter().filter_map(|name| info.symbol(name));
     let numbers = ["phys_base", "pgtable_l5_enabled"].into_iter().filter_map(|name| info.number(name));
     texts.len().saturating_add(symbols.count()).saturating_add(numbers.count())
+}
+
+/// Reads an entry of the layout cache, without its hash and version. Returns how many answers it holds.
+pub fn layout_entry(data: &[u8]) -> usize {
+    let Ok(entry) = Entry::parse_body(data) else { return 0 };
+    assert!(entry.symbols.values().flatten().all(|offset| *offset < entry.image_len));
+    let again = entry.to_body().expect("what was read can be written");
+    assert_eq!(Entry::parse_body(&again).as_ref(), Ok(&entry));
+    entry.symbols.len() + entry.types.len()
 }
 
 /// Takes `data` for the image of a kernel, whose first bytes may be a VMCOREINFO text, and reads its symbol table in every

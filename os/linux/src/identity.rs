@@ -14,7 +14,7 @@
 
 use std::fmt::Write;
 
-use memflow_core::{Error, MemoryViewExt, Result, os::KernelInfo, view::SpaceView};
+use memflow_core::{Error, MemoryViewExt, Result, VirtAddr, os::KernelInfo, view::SpaceView};
 
 use crate::{
     bytes::{Bytes, index},
@@ -50,14 +50,27 @@ pub(crate) fn identify(view: &SpaceView, symbols: &Symbols, types: &Types) -> Re
     Ok(info)
 }
 
-/// The build identification from the notes in the kernel's image, in hexadecimal; `None` when it has none or they cannot be read.
-pub(crate) fn build_id(view: &SpaceView, symbols: &Symbols) -> Option<String> {
-    let start = symbols.address_of("__start_notes")?;
-    let len = symbols.address_of("__stop_notes")?.offset_from(start).filter(|len| *len <= MAX_NOTES)?;
-    find_build_id(Bytes(&view.read_bytes(start, len).ok()?))
+/// The build identification from the notes in the kernel's image; `None` when it has none or they cannot be read.
+pub(crate) fn build_id(view: &SpaceView, symbols: &Symbols) -> Option<Vec<u8>> {
+    build_id_between(view, symbols.address_of("__start_notes")?, symbols.address_of("__stop_notes")?)
 }
 
-fn find_build_id(notes: Bytes<'_>) -> Option<String> {
+/// As [`build_id`], of notes that lie between two addresses.
+pub(crate) fn build_id_between(view: &SpaceView, start: VirtAddr, stop: VirtAddr) -> Option<Vec<u8>> {
+    let len = stop.offset_from(start).filter(|len| *len <= MAX_NOTES)?;
+    find_build_id(Bytes(&view.read_bytes(start, len).ok()?)).map(<[u8]>::to_vec)
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn find_build_id(notes: Bytes<'_>) -> Option<&[u8]> {
     let mut at = 0u64;
     loop {
         let (name_len, desc_len) = (notes.u32(at)?, notes.u32(at.checked_add(4)?)?);
@@ -65,11 +78,7 @@ fn find_build_id(notes: Bytes<'_>) -> Option<String> {
         let name_at = at.checked_add(12)?;
         let desc_at = name_at.checked_add(u64::from(name_len).next_multiple_of(4))?;
         if kind == NT_GNU_BUILD_ID && notes.slice(name_at, name_len.into())? == b"GNU\0" {
-            return Some(notes.slice(desc_at, desc_len.into())?.iter().fold(String::new(), |mut text, byte| {
-                // Writing to a string cannot fail.
-                let _ = write!(text, "{byte:02x}");
-                text
-            }));
+            return notes.slice(desc_at, desc_len.into());
         }
         at = desc_at.checked_add(u64::from(desc_len).next_multiple_of(4))?;
     }
@@ -98,7 +107,7 @@ mod tests {
         let mut notes = note(18, b"Xen\0", &[1, 2, 3, 4, 5, 6, 7, 8]);
         notes.extend(note(3, b"Other\0", &[9]));
         notes.extend(note(3, b"GNU\0", &[0xde, 0xad, 0x0b]));
-        assert_eq!(find_build_id(Bytes(&notes)).as_deref(), Some("dead0b"));
+        assert_eq!(find_build_id(Bytes(&notes)).map(hexadecimal).as_deref(), Some("dead0b"));
         for len in 0..notes.len() - 4 {
             assert_eq!(find_build_id(Bytes(&notes[..len])), None, "{len}");
         }

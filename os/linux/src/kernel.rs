@@ -12,7 +12,7 @@
     clippy::panic
 )]
 
-use std::{fmt, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{fmt, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 
 use memflow_core::{
     Error, MemoryViewExt, Result, VirtAddr,
@@ -27,7 +27,9 @@ use crate::{
     bytes,
     clock::Clock,
     find::{self, Found},
-    identity, log,
+    identity,
+    layout_cache::{Keeper, Store},
+    log,
     soft_fault::LinuxSoftFaults,
     symbols::Symbols,
     types::Types,
@@ -45,11 +47,17 @@ pub struct LinuxOptions<'a> {
     /// Called now and then, from several threads, while memory is searched: what is done, bytes done, bytes in all. When it
     /// breaks, the search ends with [`Error::Cancelled`].
     pub progress: Option<&'a ProgressFn<'a>>,
+    /// A folder in which what is learnt of a kernel is kept, by the identification of its build, so that the next search for the
+    /// same kernel ends sooner. Nothing is kept without one. What lies there is checked against memory before it is used.
+    pub layout_cache: Option<&'a Path>,
 }
 
 impl fmt::Debug for LinuxOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LinuxOptions").field("kernel_root", &self.kernel_root).finish_non_exhaustive()
+        f.debug_struct("LinuxOptions")
+            .field("kernel_root", &self.kernel_root)
+            .field("layout_cache", &self.layout_cache)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,6 +75,8 @@ pub struct Kernel {
     pub info: KernelInfo,
     /// What it does with pages of processes that are not present.
     soft_faults: Arc<dyn SoftFaults>,
+    /// Writes what was learnt when the kernel is dropped.
+    keeper: Option<Keeper>,
 }
 
 impl fmt::Debug for Kernel {
@@ -82,13 +92,22 @@ impl Kernel {
     /// [`Error::NotRecognised`] that lists each thing that was looked for and what became of it; otherwise the step that failed.
     pub fn open(memory: Arc<dyn PhysicalMemory>, options: &LinuxOptions<'_>) -> Result<Self> {
         let (found, evidence) = find::find(&memory, options)?;
-        let Found { space, note, symbols, types } = found;
+        let Found { space, note, mut symbols, mut types, kept } = found;
         let view = SpaceView::new(memory.clone(), space);
         let mut info = identity::identify(&view, &symbols, &types).context(|| "names of the kernel".into())?;
         let noted = note.as_ref().and_then(|note| note.build_id()).map(str::to_owned);
-        info.build_id = noted.or_else(|| identity::build_id(&view, &symbols));
+        info.build_id = noted.or_else(|| identity::build_id(&view, &symbols).map(|id| identity::hexadecimal(&id)));
         info.evidence = evidence;
-        Ok(Self { memory, view, types, symbols, info, soft_faults: Arc::new(LinuxSoftFaults) })
+        let keeper = options.layout_cache.map(Store::new).and_then(|store| match kept {
+            Some(kept) => Some(Keeper::go_on(store, kept)),
+            None => Keeper::start(store, &view, &mut symbols, &mut types),
+        });
+        Ok(Self { memory, view, types, symbols, info, soft_faults: Arc::new(LinuxSoftFaults), keeper })
+    }
+
+    /// True when its layout was learnt in an earlier run: see [`LinuxOptions::layout_cache`].
+    pub fn is_recalled(&self) -> bool {
+        self.keeper.as_ref().is_some_and(Keeper::is_recalled)
     }
 
     /// The address space of an `mm_struct`, by its page-table root `pgd`, an address in the kernel's direct map.

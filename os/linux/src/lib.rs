@@ -28,6 +28,8 @@
 //! # }
 //! ```
 //!
+//! What is learnt of a kernel can be kept for the next run: [`LinuxOptions::layout_cache`].
+//!
 //! Data flows one way: `find` and `symbols` and `types` make a kernel; `record` and `list` read its structures; `task`, `worker`,
 //! `mm`, `vfs` and `modules` know one subsystem each and not one another; `process` and `os` put them together.
 
@@ -39,8 +41,10 @@ mod find;
 pub mod fuzzing;
 mod identity;
 mod kernel;
+mod layout_cache;
 mod list;
 mod log;
+mod memo;
 mod mm;
 mod modules;
 mod os;

@@ -58,6 +58,17 @@ impl VmcoreInfo {
         self.text("BUILD-ID").filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
     }
 
+    /// As [`build_id`](Self::build_id), in bytes.
+    pub(crate) fn build_id_bytes(&self) -> Option<Vec<u8>> {
+        let digits = self.build_id()?.as_bytes();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let (pairs, rest) = digits.as_chunks::<2>();
+        if !rest.is_empty() {
+            return None;
+        }
+        pairs.iter().map(|pair| byte(pair)).collect()
+    }
+
     /// `SYMBOL(name)`: the address of a kernel symbol, as it runs.
     pub(crate) fn symbol(&self, name: &str) -> Option<VirtAddr> {
         let text = self.text(&format!("SYMBOL({name})"))?;
@@ -94,6 +105,7 @@ mod tests {
         );
         assert_eq!(info.release(), Some("6.1.0-18-amd64"));
         assert_eq!(info.build_id(), Some("a1b2"));
+        assert_eq!(info.build_id_bytes(), Some(vec![0xa1, 0xb2]));
         assert_eq!(info.symbol("_stext"), Some(VirtAddr::new(0xffff_ffff_9f20_0000)));
         assert_eq!(info.symbol("x"), None);
         assert_eq!(info.symbol("y"), None);

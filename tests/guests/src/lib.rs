@@ -40,6 +40,6 @@ pub use inner::Inner;
 pub use machine::RunningGuest;
 pub use meta::Meta;
 pub use program::known_text;
-pub use spec::{Arch, BENCH, DEMO, MATRIX, Machine, NESTED, Paging, Spec, all};
+pub use spec::{Arch, BENCH, DEMO, MATRIX, Machine, NESTED, Paging, Spec, TIMED, all};
 pub use tool::require;
 pub use truth::{IoRange, LogRecord, Mapping, Module, Page, Process, Symbol, Thread, Truth};

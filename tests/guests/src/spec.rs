@@ -151,6 +151,9 @@ pub const MATRIX: &[Spec] = &[
     },
 ];
 
+/// The guest whose processes are listed against the clock: as much memory as the figures in `docs/os-linux.md` are for.
+pub const TIMED: Spec = Spec { name: "amd64-6.12-2gib", memory_mib: 2048, ..NEW };
+
 /// The guest of the committed snapshot: little memory, and what is free reads as zero.
 pub const DEMO: Spec = Spec {
     name: "demo",
@@ -179,7 +182,7 @@ pub(crate) const INNER: Spec = Spec {
 
 /// Every guest that tests ask for by name: the matrix, and those made for one purpose.
 pub fn all() -> impl Iterator<Item = &'static Spec> {
-    MATRIX.iter().chain([&NESTED])
+    MATRIX.iter().chain([&NESTED, &TIMED])
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use memflow_core::{
 use super::{
     image,
     scan::Scan,
-    search::{BANNER, Found, MAX_KERNELS, Search, describe, kernel_in},
+    search::{BANNER, Found, MAX_KERNELS, Search, describe},
 };
 use crate::symbols::{Addresses, Known, LANDMARK, SymbolTable};
 
@@ -105,7 +105,7 @@ fn kernel_of(search: &Search<'_>, symbols: &SymbolTable, table: PhysAddr) -> Res
         for arch in [&x86::X64, &x86::X64_LA57] {
             let view = SpaceView::new(search.memory.clone(), AddressSpace::new(arch, root.as_u64()));
             // Cheap to refuse: what is not a root maps no image.
-            let result = if image::runs(&view).is_empty() { Err(maps_nothing(root)) } else { kernel_in(&view) };
+            let result = if image::runs(&view).is_empty() { Err(maps_nothing(root)) } else { search.kernel_in(&view) };
             match result {
                 Ok(found) => return Ok(found),
                 Err(error) => refused = Some(error),

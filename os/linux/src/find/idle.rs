@@ -154,7 +154,7 @@ fn kernel_of(search: &Search<'_>, section: PhysRange, types: Types, names: &[Phy
                 let view = SpaceView::new(search.memory.clone(), space.clone());
                 let symbols = symbols(search, &view, &idle, section, &fields)?;
                 let note = search.confirmed_note(&space).cloned();
-                return Ok(Found { space, note, symbols, types });
+                return Ok(Found { space, note, symbols, types, kept: None });
             }
             Err(error) => refused = Some(error),
         }
@@ -322,7 +322,7 @@ fn banner(view: &SpaceView, runs: &[VirtRange], release: &str, version: &str) ->
     let mut found = None;
     let end = format!(" {version}\n");
     let needle = [BANNER, release.as_bytes(), b" ("].concat();
-    image::places(view, runs, &needle, &mut |at, _| {
+    image::places(view, runs, &needle, &mut |at| {
         if view.read_utf8_lossy(at, MAX_BANNER).is_ok_and(|text| text.ends_with(&end)) {
             found = Some(at);
             return ControlFlow::Break(());

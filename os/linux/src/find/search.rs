@@ -14,7 +14,7 @@
 use std::{fmt::Display, ops::ControlFlow, sync::Arc};
 
 use memflow_core::{
-    Error, MemoryViewExt, PhysAddr, Result,
+    Error, MemoryViewExt, PhysAddr, Result, VirtAddr,
     error::ResultExt,
     memory::{MachineKind, PhysicalMemory},
     paging::AddressSpace,
@@ -24,11 +24,12 @@ use memflow_core::{
 use super::{
     blind, idle, image,
     note::{self, Confirmed, unsupported},
-    vcpu,
+    recall, trampoline, vcpu,
 };
 use crate::{
     clock::Clock,
     kernel::LinuxOptions,
+    layout_cache::{Kept, ROOTS, Store},
     symbols::{Known, SymbolTable, Symbols},
     types::Types,
     vmcoreinfo::VmcoreInfo,
@@ -56,12 +57,16 @@ pub(crate) struct Found {
     pub(crate) symbols: Symbols,
     /// Its types.
     pub(crate) types: Types,
+    /// The entry of the layout cache that they come from.
+    pub(crate) kept: Option<Kept>,
 }
 
 /// A search in progress.
 pub(super) struct Search<'a> {
     pub(super) memory: &'a Arc<dyn PhysicalMemory>,
     pub(super) progress: Option<&'a Progress<'a>>,
+    /// Where layouts of kernels are kept, if the caller wants it.
+    cache: Option<Store>,
     evidence: Vec<String>,
     /// Notes that hold true, of kernels whose symbols could not be had.
     confirmed: Vec<(AddressSpace, VmcoreInfo)>,
@@ -96,6 +101,10 @@ impl Search<'_> {
         let Confirmed { space, note, known } = confirmed;
         let view = SpaceView::new(self.memory.clone(), space);
         let what = format!("{what}: {}", describe(view.space()));
+        if let Some(found) = self.cache.as_ref().and_then(|cache| recall::noted(cache, &view, &note, &known)) {
+            self.tell(what, found.symbols.describe());
+            return Some(found);
+        }
         let release = note.release().unwrap_or("of unknown release").to_owned();
         let symbols = match SymbolTable::from_note(&view, &note, &known) {
             Some(Err(why)) => {
@@ -105,7 +114,7 @@ impl Search<'_> {
             Some(symbols) => symbols,
             None => image::symbols(&view, &known),
         };
-        match symbols.and_then(|symbols| complete(&view, Some(note.clone()), symbols)) {
+        match symbols.and_then(|symbols| complete(&view, Some(note.clone()), symbols.into())) {
             Ok(found) => {
                 self.tell(what, found.symbols.describe());
                 Some(found)
@@ -116,6 +125,18 @@ impl Search<'_> {
                 None
             }
         }
+    }
+
+    /// The kernel that an address space maps, without anything else known of it.
+    pub(super) fn kernel_in(&self, view: &SpaceView) -> Result<Found> {
+        if let Some(found) = self.cache.as_ref().and_then(|cache| recall::mapped(cache, view)) {
+            return Ok(found);
+        }
+        let symbols = image::symbols(view, &Known::default())?;
+        let root = ROOTS.iter().find_map(|name| symbols.address_of(name));
+        let root = root.map_or_else(|| symbols.require("init_top_pgt"), Ok)?;
+        let space = kernel_space(view, root, symbols.require("linux_banner")?)?;
+        complete(&SpaceView::new(view.memory().clone(), space), None, symbols.into())
     }
 
     /// The note that led to these page tables, though not to symbols.
@@ -152,13 +173,13 @@ impl Search<'_> {
 }
 
 /// Adds types to a kernel whose space and symbols are known.
-pub(super) fn complete(view: &SpaceView, note: Option<VmcoreInfo>, symbols: SymbolTable) -> Result<Found> {
+pub(super) fn complete(view: &SpaceView, note: Option<VmcoreInfo>, symbols: Symbols) -> Result<Found> {
     let types = read_types(view, &symbols).context(|| "types (BTF)".into())?;
-    Ok(Found { space: view.space().clone(), note, symbols: symbols.into(), types })
+    Ok(Found { space: view.space().clone(), note, symbols, types, kept: None })
 }
 
 /// Reads the BTF section, which lies between two symbols.
-fn read_types(view: &SpaceView, symbols: &SymbolTable) -> Result<Types> {
+fn read_types(view: &SpaceView, symbols: &Symbols) -> Result<Types> {
     let start = symbols.address_of("__start_BTF").ok_or_else(|| {
         unsupported(
             "a kernel without type information",
@@ -181,8 +202,14 @@ fn read_types(view: &SpaceView, symbols: &SymbolTable) -> Result<Types> {
 /// [`Error::NotRecognised`] with what became of each attempt; [`Error::Cancelled`]; or, when a kernel was certainly there, why it
 /// cannot be used.
 pub(crate) fn find(memory: &Arc<dyn PhysicalMemory>, options: &LinuxOptions<'_>) -> Result<(Found, Vec<String>)> {
-    let mut search =
-        Search { memory, progress: options.progress, evidence: Vec::new(), confirmed: Vec::new(), unusable: None };
+    let mut search = Search {
+        memory,
+        progress: options.progress,
+        cache: options.layout_cache.map(Store::new),
+        evidence: Vec::new(),
+        confirmed: Vec::new(),
+        unusable: None,
+    };
     if let Some(found) = attempts(&mut search, options)? {
         return Ok((found, search.evidence));
     }
@@ -209,6 +236,9 @@ fn attempts(search: &mut Search<'_>, options: &LinuxOptions<'_>) -> Result<Optio
         }
     }
     if let Some(found) = vcpu::from_registers(search) {
+        return Ok(Some(found));
+    }
+    if let Some(found) = trampoline::find(search) {
         return Ok(Some(found));
     }
     let mut found: Vec<Found> = Vec::new();
@@ -248,12 +278,9 @@ pub(super) fn describe(space: &AddressSpace) -> String {
     format!("page tables at physical {}, {}", space.root(), space.architecture().name)
 }
 
-/// The kernel's own address space, whose root its symbols name, reached through any address space that maps the kernel; confirmed
+/// The kernel's own address space, whose root has this address, reached through any address space that maps the kernel; confirmed
 /// by the banner, which both must see.
-pub(super) fn kernel_space(view: &SpaceView, symbols: &SymbolTable) -> Result<AddressSpace> {
-    // Names of the root: since v4.13, before.
-    let root = symbols.require("init_top_pgt").or_else(|_| symbols.require("init_level4_pgt"))?;
-    let banner = symbols.require("linux_banner")?;
+pub(super) fn kernel_space(view: &SpaceView, root: VirtAddr, banner: VirtAddr) -> Result<AddressSpace> {
     let not_mapped =
         |address, reason| Error::Access { kind: memflow_core::error::AccessKind::Read, address, len: 8, reason };
     let phys = |space: &AddressSpace, address| -> Result<PhysAddr> {
@@ -281,11 +308,4 @@ pub(super) fn kernel_space(view: &SpaceView, symbols: &SymbolTable) -> Result<Ad
         });
     }
     Ok(space)
-}
-
-/// The kernel that an address space maps, without anything else known of it.
-pub(super) fn kernel_in(view: &SpaceView) -> Result<Found> {
-    let symbols = image::symbols(view, &Known::default())?;
-    let space = kernel_space(view, &symbols)?;
-    complete(&SpaceView::new(view.memory().clone(), space), None, symbols)
 }

@@ -35,6 +35,8 @@ const IDLE: u64 = 0x30_4000;
 const INIT: u64 = 0x30_4800;
 const NSPROXY: u64 = 0x30_4c00;
 const BTF: u64 = 0x31_0000;
+/// Page that holds the root of the trampoline.
+const TRAMPOLINE: u64 = 0x9_c000;
 /// Page that holds the note.
 const NOTE: u64 = 0x10_0000;
 
@@ -49,6 +51,8 @@ struct Plan {
     /// Seconds after 1970 that its clock shows.
     clock: u64,
     note: bool,
+    /// Whether it can start processors, and has page tables for that in the first MiB.
+    trampoline: bool,
     /// Whether it has a symbol table; one without has tasks.
     symbols: bool,
 }
@@ -60,6 +64,7 @@ const PLAN: Plan = Plan {
     shift: 0,
     clock: 1_000,
     note: true,
+    trampoline: false,
     symbols: true,
 };
 
@@ -154,7 +159,7 @@ fn machine(plans: &[Plan]) -> (Arc<dyn PhysicalMemory>, u64) {
             builder.map(virt, phys, PageSize::MIB_2, entry_bits::PRESENT | entry_bits::GLOBAL).unwrap();
         }
         // The builder's tables start at zero: they are moved to where this kernel has its own.
-        let tables_at = 0x2_0000 + plan.shift / 0x10;
+        let tables_at = 0x20_0000 + plan.shift / 0x10;
         let root = builder.root().as_u64();
         let tables: Vec<u64> = (0..0x8000 / 8).map(|index| builder.entry(PhysAddr::new(index * 8)).unwrap()).collect();
         let moved = |entry: u64| match entry {
@@ -183,6 +188,9 @@ fn machine(plans: &[Plan]) -> (Arc<dyn PhysicalMemory>, u64) {
         put(image + ROOT, &tables[root as usize..root as usize + 0x1000]);
         put(image + CLOCK + 8, &plan.clock.to_le_bytes());
         put(image + BTF, &btf);
+        if plan.trampoline {
+            put(TRAMPOLINE - plan.shift / 0x800 + 0xff8, &tables[root as usize + 0xff8..root as usize + 0x1000]);
+        }
         if plan.note {
             put(NOTE + plan.shift / 0x10, note(*plan).as_bytes());
         }
@@ -311,6 +319,38 @@ fn kernel_that_ran_before_is_told_from_the_one_that_runs() {
             let evidence = kernel.info.evidence.join("; ");
             assert!(evidence.contains("an earlier kernel, whose clock stands at"), "{evidence}");
         }
+    }
+}
+
+#[test]
+fn kernel_is_found_by_its_boot_trampoline() {
+    for plan in plans() {
+        for note in [true, false] {
+            let kernel = open(machine(&[Plan { trampoline: true, note, ..plan }]).0).unwrap();
+            check(&kernel, plan);
+            let evidence = &kernel.info.evidence;
+            assert!(evidence[0].starts_with("boot trampoline: page tables at physical 0x9c000"), "{evidence:?}");
+            assert_eq!(evidence.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn kernel_that_has_written_its_trampoline_is_the_one_that_runs() {
+    // Whatever its clock says: it may not have been set yet.
+    let later = Plan { shift: 0x80_0000, clock: 500, trampoline: true, ..PLAN };
+    check(&open(machine(&[PLAN, later]).0).unwrap(), later);
+}
+
+#[test]
+fn trampolines_of_several_kernels_decide_nothing() {
+    let plan = Plan { trampoline: true, ..PLAN };
+    for (first, second) in [(1_000, 2_000), (3_000, 2_000)] {
+        let plans = [Plan { clock: first, ..plan }, Plan { clock: second, shift: 0x80_0000, ..plan }];
+        let kernel = open(machine(&plans).0).unwrap();
+        check(&kernel, plans.into_iter().max_by_key(|plan| plan.clock).unwrap());
+        let evidence = kernel.info.evidence.join("; ");
+        assert!(evidence.contains("page tables in the first MiB: lead to several images"), "{evidence}");
     }
 }
 

@@ -18,7 +18,7 @@ use memflow_core::{
     view::SpaceView,
 };
 
-use super::search::{Found, Search, describe, kernel_in};
+use super::search::{Found, Search, describe};
 
 /// CR0: paging is on.
 const CR0_PAGING: u64 = 1 << 31;
@@ -83,7 +83,7 @@ fn modes(registers: &X86Registers) -> Option<Vec<&'static Architecture>> {
 
 fn attempt(search: &mut Search<'_>, what: &str, space: AddressSpace) -> Option<Found> {
     let view = SpaceView::new(search.memory.clone(), space.clone());
-    match kernel_in(&view) {
+    match search.kernel_in(&view) {
         Ok(found) => {
             let own = describe(&found.space);
             search.tell(what, format!("{}; kernel's own {own}; {}", describe(&space), found.symbols.describe()));

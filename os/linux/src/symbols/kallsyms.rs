@@ -12,7 +12,7 @@
     clippy::panic
 )]
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use memflow_core::{Error, Result, VirtAddr};
 
@@ -44,7 +44,7 @@ pub(crate) enum Encoding {
 pub(super) struct Values {
     pub(super) encoding: Encoding,
     /// The table as it lies in memory.
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Arc<Vec<u8>>,
     /// The base of relative encodings; for place-relative ones the address of the table.
     pub(super) base: u64,
 }
@@ -152,7 +152,7 @@ fn step(hash: u64, power: u64, next: u64) -> u64 {
 
 /// The names of all symbols, compressed.
 pub(super) struct Names {
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
     tokens: Tokens,
     /// Offset of each name's tokens in `bytes`, and their number.
     places: Vec<(u32, u16)>,
@@ -170,7 +170,7 @@ pub(super) fn corrupt(
 
 impl Names {
     /// Walks `count` names from the start of `bytes`, which were read from `at`.
-    pub(super) fn parse(at: VirtAddr, bytes: Vec<u8>, count: u32, tokens: Tokens) -> Result<Self> {
+    pub(super) fn parse(at: VirtAddr, bytes: Arc<Vec<u8>>, count: u32, tokens: Tokens) -> Result<Self> {
         if count > MAX_SYMBOLS {
             return Err(corrupt(at, format!("at most {MAX_SYMBOLS} symbols"), format!("{count}")));
         }

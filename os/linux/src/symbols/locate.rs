@@ -12,19 +12,18 @@
     clippy::panic
 )]
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use memflow_core::{MemoryView, MemoryViewExt, Result, VirtAddr};
 
 use super::{
     SymbolTable,
-    kallsyms::{Encoding, MAX_SYMBOLS, Names, Tokens, Values, corrupt},
+    kallsyms::{Encoding, MAX_SYMBOLS, Names, Tokens, corrupt},
+    raw::{MAX_NAMES, Place, RawTable, read_values},
     structure,
 };
 use crate::{bytes::Bytes, vmcoreinfo::VmcoreInfo};
 
-/// Largest table of names taken: twice what half a million symbols need.
-const MAX_NAMES: u64 = 64 << 20;
 /// Start of the kernel's half of the address space, with five levels (the larger half).
 const KERNEL_HALF: u64 = 0xff00_0000_0000_0000;
 
@@ -153,26 +152,35 @@ impl SymbolTable {
         if count == 0 || count > MAX_SYMBOLS {
             return Err(corrupt(names, format!("1 to {MAX_SYMBOLS} symbols"), format!("{count}")));
         }
-        let index = view.read_bytes(token_index, structure::INDEX_LEN)?;
+        let index = Arc::new(view.read_bytes(token_index, structure::INDEX_LEN)?);
         let last = Bytes(&index).u16(structure::INDEX_LEN.saturating_sub(2)).unwrap_or(0);
         // The last token is one of the short ones; the texts end soon after its start.
         let texts_len =
             token_index.offset_from(token_table).unwrap_or(u64::MAX).min(u64::from(last).saturating_add(256));
-        let texts = view.read_bytes(token_table, texts_len)?;
-        let tokens = Tokens::parse(&texts, &index)
-            .ok_or_else(|| corrupt(token_table, "256 tokens", "texts that leave the table"))?;
-        let bytes = view.read_bytes(names, names_len)?;
-        let mut parsed = Names::parse(names, bytes, count, tokens)?;
+        let texts = Arc::new(view.read_bytes(token_table, texts_len)?);
+        let tokens = parse_tokens(token_table, &texts, &index)?;
+        let bytes = Arc::new(view.read_bytes(names, names_len)?);
+        let mut parsed = Names::parse(names, bytes.clone(), count, tokens)?;
         let mut refused = Vec::new();
         for choice in choices {
-            let values = match read_values(view, count, *choice) {
-                Ok(values) => values,
+            let Choice { encoding, values, base } = *choice;
+            let place =
+                Place { symbols: count, names, names_len, token_table, texts_len, token_index, encoding, values, base };
+            let raw = match read_values(view, &place) {
+                Ok((values, base)) => RawTable {
+                    place,
+                    names: bytes.clone(),
+                    texts: texts.clone(),
+                    index: index.clone(),
+                    values: Arc::new(values),
+                    base,
+                },
                 Err(why) => {
                     refused.push(format!("{choice}: {why}"));
                     continue;
                 }
             };
-            parsed = match Self::new(choice.values, parsed, values) {
+            parsed = match Self::new(raw, parsed) {
                 Ok(symbols) => match symbols.confirm(known, addresses, names) {
                     Ok(()) => return Ok(symbols),
                     Err(why) => {
@@ -188,6 +196,14 @@ impl SymbolTable {
             };
         }
         Err(corrupt(names, "values that agree with known symbols", refused.join("; ")))
+    }
+
+    /// The table of bytes that were read.
+    pub(crate) fn decode(raw: RawTable) -> Result<Self> {
+        let Place { symbols, names, token_table, .. } = raw.place;
+        let tokens = parse_tokens(token_table, &raw.texts, &raw.index)?;
+        let names = Names::parse(names, raw.names.clone(), symbols, tokens)?;
+        Self::new(raw, names).map_err(|refusal| refusal.0)
     }
 
     /// Checks what is known of addresses without this table; `table` is where a part of it lies.
@@ -218,11 +234,6 @@ impl fmt::Display for Choice {
     }
 }
 
-fn read_values(view: &dyn MemoryView, count: u32, choice: Choice) -> Result<Values> {
-    let base = match choice.base {
-        Some(base) => u64::from_le(view.read::<u64>(base)?),
-        None => choice.values.as_u64(),
-    };
-    let bytes = view.read_bytes(choice.values, u64::from(count).saturating_mul(Values::width(choice.encoding)))?;
-    Ok(Values { encoding: choice.encoding, bytes, base })
+fn parse_tokens(token_table: VirtAddr, texts: &[u8], index: &[u8]) -> Result<Tokens> {
+    Tokens::parse(texts, index).ok_or_else(|| corrupt(token_table, "256 tokens", "texts that leave the table"))
 }

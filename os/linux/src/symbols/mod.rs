@@ -6,6 +6,7 @@ mod kallsyms;
 mod locate;
 mod lookup;
 mod module;
+mod raw;
 mod structure;
 #[cfg(test)]
 pub(crate) mod synthetic;
@@ -14,8 +15,10 @@ mod table;
 mod tests;
 
 pub(crate) use self::{
+    kallsyms::Encoding,
     locate::{Addresses, Known},
     lookup::Sought,
+    raw::{Place, RawTable},
     structure::LANDMARK,
 };
 pub use self::{lookup::Symbols, module::module_symbols, table::SymbolTable};

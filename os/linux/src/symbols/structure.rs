@@ -28,6 +28,8 @@ pub(super) const INDEX_LEN: u64 = 512;
 const MAX_TOKENS: u64 = 16 << 10;
 /// Most bytes from the count of symbols to the tokens: names, markers and (v6.2, v6.3) sequence numbers.
 const MAX_BEFORE: u64 = 24 << 20;
+/// Bytes before the tokens that are looked at first: more than a distribution's kernel needs.
+const USUAL_BEFORE: u64 = 4 << 20;
 /// Fewest symbols of a kernel worth the name.
 const MIN_SYMBOLS: u32 = 256;
 /// Names walked in search of the right count and start, over all wrong ones.
@@ -75,6 +77,21 @@ fn before_tokens(
     tokens: &Tokens,
 ) -> Result<(VirtAddr, u32, VirtAddr, u64)> {
     let before_len = token_table.offset_from(start).unwrap_or(0).min(MAX_BEFORE);
+    if before_len > USUAL_BEFORE
+        && let Ok(found) = in_front(view, token_table, USUAL_BEFORE, tokens)
+    {
+        return Ok(found);
+    }
+    in_front(view, token_table, before_len, tokens)
+}
+
+/// As [`before_tokens`], in so many bytes.
+fn in_front(
+    view: &dyn MemoryView,
+    token_table: VirtAddr,
+    before_len: u64,
+    tokens: &Tokens,
+) -> Result<(VirtAddr, u32, VirtAddr, u64)> {
     let before_at = token_table.wrapping_sub(before_len);
     let (bytes, before_at) = readable_tail(view, before_at, before_len)?;
     let before = Bytes(&bytes);

@@ -15,7 +15,10 @@ use std::fmt;
 
 use memflow_core::{Error, Result, VirtAddr, os::SymbolInfo};
 
-use super::kallsyms::{Encoding, Names, Values, corrupt, hash};
+use super::{
+    kallsyms::{Encoding, Names, Values, corrupt, hash},
+    raw::RawTable,
+};
 
 /// No symbol: the end of a chain.
 const NONE: u32 = u32::MAX;
@@ -30,6 +33,8 @@ pub struct SymbolTable {
     buckets: Vec<u32>,
     /// The next symbol in the bucket of each symbol.
     next: Vec<u32>,
+    /// What it was made of.
+    raw: RawTable,
 }
 
 impl fmt::Debug for SymbolTable {
@@ -42,9 +47,10 @@ impl fmt::Debug for SymbolTable {
 }
 
 impl SymbolTable {
-    /// Joins names and values. `at` is the address of the values, for errors; the names come back with an error.
-    pub(super) fn new(at: VirtAddr, names: Names, values: Values) -> Result<Self, Box<(Error, Names)>> {
-        if let Err(error) = check_order(at, &names, &values) {
+    /// Joins names, which are those of `raw`, and its values; the names come back with an error.
+    pub(super) fn new(raw: RawTable, names: Names) -> Result<Self, Box<(Error, Names)>> {
+        let values = Values { encoding: raw.place.encoding, bytes: raw.values.clone(), base: raw.base };
+        if let Err(error) = check_order(raw.place.values, &names, &values) {
             return Err(Box::new((error, names)));
         }
         let size = names.hashes().len().next_power_of_two();
@@ -57,12 +63,17 @@ impl SymbolTable {
                 *bucket = index;
             }
         }
-        Ok(Self { names, values, buckets, next })
+        Ok(Self { names, values, buckets, next, raw })
     }
 
     /// The names again, to be joined with other values.
     pub(super) fn into_names(self) -> Names {
         self.names
+    }
+
+    /// What it was made of.
+    pub(crate) fn raw(&self) -> &RawTable {
+        &self.raw
     }
 
     /// Number of symbols.
@@ -83,17 +94,6 @@ impl SymbolTable {
     /// True when values are relative to their own place.
     pub(crate) fn is_place_relative(&self) -> bool {
         self.values.encoding == Encoding::PlaceRelative
-    }
-
-    /// Number and encoding, for evidence.
-    pub(crate) fn describe(&self) -> String {
-        let encoding = match self.values.encoding {
-            Encoding::Absolute => "absolute addresses",
-            Encoding::Relative => "offsets from a base",
-            Encoding::AbsolutePercpu => "offsets from a base, per-CPU ones absolute",
-            Encoding::PlaceRelative => "offsets from their place",
-        };
-        format!("{} symbols (kallsyms, {encoding})", self.len())
     }
 
     /// The address of the symbol of that name: of the first global one, else of the first.

@@ -217,6 +217,11 @@ impl Btf {
         Ok(Self { types_at, types_len, strings_at, strings_len, records, bytes })
     }
 
+    /// The section.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     fn types(&self) -> Bytes<'_> {
         Bytes(Bytes(&self.bytes).slice(self.types_at, self.types_len).unwrap_or_default())
     }

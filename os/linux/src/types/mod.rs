@@ -3,11 +3,13 @@
 //! Must not know: memory, symbols, which structures the OS layer is interested in.
 
 mod btf;
-mod layout;
+mod front;
+mod index;
 #[cfg(test)]
 pub(crate) mod synthetic;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use self::btf::{HEADER_LEN as BTF_HEADER_LEN, extent as btf_extent};
-pub use self::layout::{Field, Types};
+pub(crate) use self::front::Answer;
+pub use self::front::{Field, Types};

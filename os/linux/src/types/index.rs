@@ -1,6 +1,7 @@
 //! Structures by name and members by path.
 //!
-//! Owns: [`Types`]: names to ids, paths through nested and anonymous members, sizes. Must not know: the bytes of a record.
+//! Owns: [`Index`]: names to ids, paths through nested and anonymous members, sizes. Must not know: the bytes of a record, which
+//! questions were asked before.
 //! Keeps: chains of typedefs and nesting are followed to a limit, because hostile type information may refer to itself.
 #![deny(
     clippy::indexing_slicing,
@@ -11,11 +12,12 @@
     clippy::panic
 )]
 
-use std::fmt;
+use memflow_core::Result;
 
-use memflow_core::{Error, Result};
-
-use super::btf::{Btf, Kind, Record};
+use super::{
+    Field,
+    btf::{Btf, Kind, Record},
+};
 
 /// Longest chain of typedefs and qualifiers, and deepest nesting of anonymous members. The kernel's deepest is below ten.
 const DEPTH_LIMIT: u32 = 32;
@@ -25,39 +27,17 @@ const MEMBER_LIMIT: u32 = 1 << 14;
 /// Types of one name that are looked at. Drivers have structures of the same name, some dozens at most.
 const SAME_NAME_LIMIT: usize = 64;
 
-/// The kernel's types, from its BTF section.
-///
-/// Parsing walks the records once; names are resolved by an index that is built at the same time.
-pub struct Types {
+/// A parsed section. Parsing walks the records once; names are resolved by an index that is built at the same time.
+pub(super) struct Index {
     btf: Btf,
     /// Hash of the name and id of every type that has a size or constants; sorted.
     names: Vec<(u32, u32)>,
 }
 
-/// Where a member lies in a structure.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Field {
-    /// Bytes from the start of the structure. For a bit-field, to the byte that holds its first bit.
-    pub offset: u64,
-    /// Size in bytes. For a bit-field, the bytes that hold its bits.
-    pub size: u64,
-    /// Bits from the lowest bit at `offset`, and width in bits, of a bit-field.
-    pub bits: Option<(u8, u8)>,
-}
-
-impl fmt::Debug for Types {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Types").field("named", &self.names.len()).finish_non_exhaustive()
-    }
-}
-
-impl Types {
-    /// Parses a whole BTF section.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] with the offset in the section at which it contradicts itself or uses a kind that is not known.
-    pub fn parse(btf: impl Into<Vec<u8>>) -> Result<Self> {
-        let btf = Btf::parse(btf.into())?;
+impl Index {
+    /// Parses a whole section.
+    pub(super) fn parse(bytes: Vec<u8>) -> Result<Self> {
+        let btf = Btf::parse(bytes)?;
         let mut names: Vec<(u32, u32)> = btf
             .ids()
             .filter_map(|id| {
@@ -73,48 +53,29 @@ impl Types {
         Ok(Self { btf, names })
     }
 
-    /// The member that `path` names in `structure`, or `None` when the structure or the member does not exist.
-    ///
-    /// A path is member names joined by dots; each but the last must be a structure, a union or an array of them (`mem.base` is in
-    /// the first element, `mem[2].base` in the third). Members of anonymous structures and unions are found by their own name. A
-    /// pointer ends a path: what it points to is another structure.
-    pub fn find_field(&self, structure: &str, path: &str) -> Option<Field> {
+    /// The bytes that were parsed.
+    pub(super) fn section(&self) -> &[u8] {
+        self.btf.bytes()
+    }
+
+    /// As [`Types::find_field`](super::Types::find_field).
+    pub(super) fn find_field(&self, structure: &str, path: &str) -> Option<Field> {
         let mut budget = MEMBER_LIMIT;
         self.records(structure).find_map(|(_, record)| self.follow(record, path, &mut budget))
     }
 
-    /// As [`find_field`](Self::find_field).
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] that names the structure, or the structure and the member.
-    pub fn field(&self, structure: &str, path: &str) -> Result<Field> {
-        if let Some(field) = self.find_field(structure, path) {
-            return Ok(field);
-        }
-        Err(if self.has(structure) {
-            Error::NotFound { what: "field", name: format!("{structure}.{path}") }
-        } else {
-            Error::NotFound { what: "type", name: structure.to_owned() }
-        })
-    }
-
     /// Size in bytes of the structure, union, typedef or basic type of that name.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] when there is no such type.
-    pub fn size_of(&self, structure: &str) -> Result<u64> {
-        self.records(structure)
-            .find_map(|(id, _)| self.size(id, DEPTH_LIMIT))
-            .ok_or_else(|| Error::NotFound { what: "type", name: structure.to_owned() })
+    pub(super) fn find_size(&self, structure: &str) -> Option<u64> {
+        self.records(structure).find_map(|(id, _)| self.size(id, DEPTH_LIMIT))
     }
 
     /// True when the structure, union, typedef, enumeration or basic type exists.
-    pub fn has(&self, structure: &str) -> bool {
+    pub(super) fn has(&self, structure: &str) -> bool {
         self.records(structure).next().is_some()
     }
 
     /// The value of a constant. An empty `enumeration` looks in all of them, named or not.
-    pub fn enum_value(&self, enumeration: &str, constant: &str) -> Option<i64> {
+    pub(super) fn enum_value(&self, enumeration: &str, constant: &str) -> Option<i64> {
         let in_record = |record: Record| {
             self.btf
                 .constants(record)
