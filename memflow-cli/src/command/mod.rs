@@ -6,15 +6,19 @@
 mod address;
 mod dmesg;
 mod dump;
+mod find;
 mod flags;
 mod info;
+mod mappings;
 mod maps;
 mod modules;
 mod plugins;
 mod ps;
 mod read;
+mod search;
 mod shell;
 mod space;
+mod strings;
 mod symbols;
 #[cfg(test)]
 mod testing;
@@ -23,6 +27,7 @@ mod translate;
 pub(crate) use self::{
     dmesg::{DmesgArgs, run as dmesg},
     dump::{DumpArgs, run as dump},
+    find::{FindArgs, run as find},
     info::{InfoArgs, run as info},
     maps::{MapsArgs, run as maps},
     modules::{ModulesArgs, run as modules},
@@ -30,6 +35,7 @@ pub(crate) use self::{
     ps::{PsArgs, run as ps},
     read::{ReadArgs, run as read},
     shell::{CompletionsArgs, ManArgs, completions, man},
+    strings::{StringsArgs, run as strings},
     symbols::{SymbolsArgs, run as symbols},
     translate::{TranslateArgs, run as translate},
 };

@@ -5,9 +5,21 @@ use super::util::run;
 #[test]
 fn help_of_every_command() {
     insta::assert_snapshot!("memflow", run("--help").complete());
-    for command in
-        ["ps", "info", "maps", "modules", "symbols", "dmesg", "read", "dump", "translate", "completions", "man"]
-    {
+    for command in [
+        "ps",
+        "info",
+        "maps",
+        "modules",
+        "symbols",
+        "dmesg",
+        "read",
+        "find",
+        "strings",
+        "dump",
+        "translate",
+        "completions",
+        "man",
+    ] {
         insta::assert_snapshot!(command, run(&format!("{command} --help")).complete());
     }
 }

@@ -5,6 +5,7 @@
 mod bad_input;
 mod demo;
 mod dump;
+mod find;
 mod help;
 mod plugins;
 mod readme;
