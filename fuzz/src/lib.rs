@@ -10,6 +10,7 @@ mod args;
 mod linux;
 mod paging;
 mod plugin;
+mod scan;
 mod snapshot;
 
 pub use self::{
@@ -17,6 +18,7 @@ pub use self::{
     linux::{btf, kallsyms, layout_entry, log_flat, log_ring, vmcoreinfo},
     paging::paging,
     plugin::{analyze, descriptor},
+    scan::pattern,
     snapshot::{elf, firmware, gzip, lime, open, runs, zstd},
 };
 
@@ -40,6 +42,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("log_ring", log_ring),
     ("open", open),
     ("paging", paging),
+    ("pattern", pattern),
     ("runs", runs),
     ("vmcoreinfo", vmcoreinfo),
     ("zstd", zstd),

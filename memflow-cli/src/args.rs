@@ -73,6 +73,10 @@ pub(crate) enum Command {
     Dmesg(command::DmesgArgs),
     /// Read memory of a process, of the kernel or of the machine
     Read(command::ReadArgs),
+    /// Look for text, bytes, numbers or regular expressions in memory
+    Find(command::FindArgs),
+    /// Print the strings in memory
+    Strings(command::StringsArgs),
     /// Write memory to a file
     Dump(command::DumpArgs),
     /// Follow the page tables from a virtual address to a physical one, or back

@@ -75,6 +75,8 @@ fn run(command: &Command, io: &mut Io<'_>) -> Outcome {
         Command::Symbols(args) => command::symbols(args, io),
         Command::Dmesg(args) => command::dmesg(args, io),
         Command::Read(args) => command::read(args, io),
+        Command::Find(args) => command::find(args, io),
+        Command::Strings(args) => command::strings(args, io),
         Command::Dump(args) => command::dump(args, io),
         Command::Translate(args) => command::translate(args, io),
         Command::Plugins(args) => command::plugins(args, io),

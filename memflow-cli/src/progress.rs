@@ -111,6 +111,14 @@ impl Bytes {
         }
         bar.inc(bytes);
     }
+
+    /// Does something that writes to the terminal, with the bar out of the way.
+    pub(crate) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) if self.shown => bar.suspend(work),
+            _ => work(),
+        }
+    }
 }
 
 impl Drop for Bytes {

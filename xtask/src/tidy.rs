@@ -12,7 +12,7 @@ use std::{
 
 /// The folders of the library, in the order in which data flows: each knows only what stands before it.
 const FOLDER_ORDER: &[&[&str]] =
-    &[&["address", "error", "units"], &["memory"], &["paging"], &["view"], &["os"], &["plugin"]];
+    &[&["address", "error", "units"], &["memory"], &["paging"], &["view"], &["scan"], &["os"], &["plugin"]];
 /// Modules of the library that stand beside the order: they exist for tests and may know everything.
 const BESIDE: &[&str] = &["testkit"];
 /// Where the library's folders are.

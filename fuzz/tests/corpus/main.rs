@@ -16,6 +16,7 @@ mod kallsyms_builder;
 mod linux;
 mod paging;
 mod plugin;
+mod scan;
 mod snapshot;
 
 use std::{fs, path::Path};
@@ -41,7 +42,7 @@ const MAX_LEN: usize = 20 << 10;
 type Seed = (&'static str, &'static str, Vec<u8>);
 
 fn seeds() -> Vec<Seed> {
-    [args::seeds(), snapshot::seeds(), linux::seeds(), paging::seeds(), plugin::seeds()].concat()
+    [args::seeds(), snapshot::seeds(), linux::seeds(), paging::seeds(), plugin::seeds(), scan::seeds()].concat()
 }
 
 #[test]

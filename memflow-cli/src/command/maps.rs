@@ -6,13 +6,16 @@ use std::ops::ControlFlow;
 
 use clap::Args;
 use memflow_core::{
-    VirtAddr, VirtRange,
+    VirtRange,
     os::{MemoryRegion, Process, RegionKind},
-    paging::{AddressSpace, MapBudget, MappedRun, PageFlags},
+    paging::{MapBudget, MappedRun, PageFlags},
 };
 use serde::Serialize;
 
-use super::flags::{rights, state};
+use super::{
+    flags::{rights, state},
+    space::lower_half,
+};
 use crate::{
     args::ProcessArgs,
     failure::{Outcome, Status},
@@ -138,14 +141,6 @@ fn show_page_tables(process: &dyn Process, all: bool, io: &mut Io<'_>) -> Outcom
     Ok(status)
 }
 
-/// The part of an address space that belongs to the process, by the convention of every system here.
-fn lower_half(space: &AddressSpace) -> Option<VirtRange> {
-    let architecture = space.architecture();
-    let bits = architecture.virtual_bits - u8::from(architecture.sign_extended);
-    let len = 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX);
-    VirtRange::between(VirtAddr::new(0), VirtAddr::new(len))
-}
-
 fn say_if_it_has_no_space(process: &dyn Process, io: &mut Io<'_>) {
     if process.address_space().is_none() {
         let pid = process.info().pid;
@@ -254,7 +249,7 @@ fn run_table(runs: &[MappedRun]) -> Table {
 
 #[cfg(test)]
 mod tests {
-    use memflow_core::{PageSize, PhysAddr, os::Permissions};
+    use memflow_core::{PageSize, PhysAddr, VirtAddr, os::Permissions};
 
     use super::*;
 

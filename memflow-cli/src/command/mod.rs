@@ -7,15 +7,19 @@ mod address;
 mod cache;
 mod dmesg;
 mod dump;
+mod find;
 mod flags;
 mod info;
+mod mappings;
 mod maps;
 mod modules;
 mod plugins;
 mod ps;
 mod read;
+mod search;
 mod shell;
 mod space;
+mod strings;
 mod symbols;
 #[cfg(test)]
 mod testing;
@@ -25,6 +29,7 @@ pub(crate) use self::{
     cache::{CacheArgs, run as cache},
     dmesg::{DmesgArgs, run as dmesg},
     dump::{DumpArgs, run as dump},
+    find::{FindArgs, run as find},
     info::{InfoArgs, run as info},
     maps::{MapsArgs, run as maps},
     modules::{ModulesArgs, run as modules},
@@ -32,6 +37,7 @@ pub(crate) use self::{
     ps::{PsArgs, run as ps},
     read::{ReadArgs, run as read},
     shell::{CompletionsArgs, ManArgs, completions, man},
+    strings::{StringsArgs, run as strings},
     symbols::{SymbolsArgs, run as symbols},
     translate::{TranslateArgs, run as translate},
 };

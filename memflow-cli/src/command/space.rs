@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use std::sync::Arc;
 
 use memflow_core::{
-    MemoryView,
+    MemoryView, PhysicalMemory, VirtAddr, VirtRange,
     memory::{VcpuRegisters, X86Registers},
     os::{Os, Process},
     paging::{AddressSpace, Architecture, x86},
@@ -146,6 +146,19 @@ impl Space {
         }
     }
 
+    /// The address space and the memory that it is in; `None` for physical memory.
+    pub(super) fn address_space(&self) -> Outcome<Option<(&AddressSpace, &dyn PhysicalMemory)>> {
+        match self {
+            Self::Process(_, process) => match process.address_space() {
+                Some(space) => Ok(Some((space, process.physical_memory()))),
+                None => Err(no_space(process.info().pid)),
+            },
+            Self::Kernel(os) => Ok(Some((os.kernel_space(), &**os.physical_memory()))),
+            Self::Tables(view) => Ok(Some((view.space(), &**view.memory()))),
+            Self::Physical(_) => Ok(None),
+        }
+    }
+
     /// The operating system, unless none is needed.
     pub(super) fn os(&self) -> Option<&dyn Os> {
         match self {
@@ -153,4 +166,17 @@ impl Space {
             Self::Tables(_) | Self::Physical(_) => None,
         }
     }
+}
+
+/// A process that has no memory of its own.
+pub(super) fn no_space(pid: u32) -> Failure {
+    Failure::Missing(format!("process {pid} is a thread of the kernel or has ended; it has no address space"))
+}
+
+/// The part of an address space that belongs to the process, by the convention of every system here.
+pub(super) fn lower_half(space: &AddressSpace) -> Option<VirtRange> {
+    let architecture = space.architecture();
+    let bits = architecture.virtual_bits - u8::from(architecture.sign_extended);
+    let len = 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX);
+    VirtRange::between(VirtAddr::new(0), VirtAddr::new(len))
 }

@@ -15,7 +15,8 @@ use serde::Serialize;
 use super::{
     address::resolve,
     flags::{rights, state},
-    space::TablesArgs,
+    mappings::everywhere,
+    space::{TablesArgs, no_space},
 };
 use crate::{
     failure::{Failure, Outcome, Status},
@@ -32,7 +33,8 @@ ADDR is a number (decimal, or hexadecimal with 0x) or a kernel symbol with an of
 space. RIGHTS and STATE are those of `memflow maps --page-tables`. Levels count from 1, the level of the smallest pages.
 
 JSON: {\"virtual\", \"physical\", \"page_size\", \"level\", \"rights\", \"state\", \"steps\": [{level, table, entry_address, entry}], \
-\"problems\": […]}; with --reverse: {\"physical\", \"virtual\": […], \"problems\": […]}.")]
+\"problems\": […]}; with --reverse: {\"physical\", \"virtual\": […], \"problems\": […]}; with --reverse --everywhere: {\"physical\", \"mappings\": \
+[{pid, name, virtual, page_size, rights, state}], \"problems\"}, without pid for the kernel.")]
 pub(crate) struct TranslateArgs {
     #[command(flatten)]
     target: TargetArgs,
@@ -47,6 +49,9 @@ pub(crate) struct TranslateArgs {
     /// Find the virtual addresses that lead to this physical one
     #[arg(short, long, value_name = "PHYS", value_parser = parse::number, conflicts_with = "address")]
     reverse: Option<u64>,
+    /// With --reverse: look in the kernel's address space and in that of every process
+    #[arg(long, requires = "reverse", conflicts_with_all = ["pid", "vcpu", "root", "paging"])]
+    everywhere: bool,
 }
 
 #[derive(Serialize)]
@@ -91,13 +96,13 @@ pub(crate) fn run(args: &TranslateArgs, io: &mut Io<'_>) -> Outcome {
         return translate(args, &space, &**target.memory(), number, io);
     }
     let os = target.os(io)?;
+    if let (true, Some(phys)) = (args.everywhere, args.reverse) {
+        return everywhere(&*os, PhysAddr::new(phys), io);
+    }
     let process = args.pid.map(|pid| os.open_pid(pid)).transpose()?;
     let space = match &process {
         None => os.kernel_space(),
-        Some(process) => process.address_space().ok_or_else(|| {
-            let pid = process.info().pid;
-            Failure::Missing(format!("process {pid} is a thread of the kernel or has ended; it has no address space"))
-        })?,
+        Some(process) => process.address_space().ok_or_else(|| no_space(process.info().pid))?,
     };
     translate(args, space, &**os.physical_memory(), |expr| resolve(&*os, expr), io)
 }

@@ -38,10 +38,10 @@ struct ErrorRecord {
     message: String,
 }
 
-/// The streams of a command.
+/// The streams of a command. A search tells what it finds from any of its threads, so the streams go with it.
 pub(crate) struct Io<'a> {
-    out: &'a mut dyn Write,
-    err: &'a mut dyn Write,
+    out: &'a mut (dyn Write + Send),
+    err: &'a mut (dyn Write + Send),
     /// True when results are JSON.
     pub(crate) json: bool,
     /// How much is said on standard error.
@@ -58,7 +58,12 @@ impl Debug for Io<'_> {
 
 impl<'a> Io<'a> {
     /// Results to `out`, messages to `err`.
-    pub(crate) fn new(out: &'a mut dyn Write, err: &'a mut dyn Write, json: bool, verbosity: Verbosity) -> Self {
+    pub(crate) fn new(
+        out: &'a mut (dyn Write + Send),
+        err: &'a mut (dyn Write + Send),
+        json: bool,
+        verbosity: Verbosity,
+    ) -> Self {
         Self { out, err, json, verbosity, documented: false, counted: Vec::new() }
     }
 

@@ -13,6 +13,8 @@ fn help_of_every_command() {
         "symbols",
         "dmesg",
         "read",
+        "find",
+        "strings",
         "dump",
         "translate",
         "cache",

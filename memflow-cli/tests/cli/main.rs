@@ -9,6 +9,7 @@ mod chains;
 mod demo;
 mod document;
 mod dump;
+mod find;
 mod help;
 mod install;
 mod names;

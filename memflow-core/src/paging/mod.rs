@@ -5,6 +5,7 @@
 //! | one address, or a batch | [`AddressSpace::translate`], [`AddressSpace::translate_batch`] |
 //! | everything that is mapped, as runs | [`AddressSpace::map`] |
 //! | who maps a physical address | [`AddressSpace::phys_to_virt`] |
+//! | the same, asked often, of several spaces | [`ReverseMap`] |
 //! | a paging mode from control registers | [`x86::from_registers`] |
 //! | a paging mode of one's own | a `static` [`Architecture`] |
 //! | entries that only an operating system understands | [`SoftFaults`] |
@@ -25,6 +26,7 @@ mod entry;
 mod map;
 mod mapped;
 mod pieces;
+mod reverse;
 mod soft_fault;
 mod space;
 mod walk;
@@ -35,6 +37,7 @@ pub(crate) mod tests;
 pub use self::{
     arch::{Architecture, BitTest, EntryFormat, EntrySize, Level, MovedBits, PageState, x86},
     map::{MapBudget, MapHole, MapSummary, MappedRun, PhysMappings},
+    reverse::{Mapping, ReverseMap, ReverseMapBuilder},
     soft_fault::{SoftFault, SoftFaultAnswer, SoftFaults},
     space::{AddressSpace, PageFlags, TranslateOp, Translation},
 };
