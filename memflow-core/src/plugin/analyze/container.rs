@@ -112,15 +112,48 @@ pub(super) fn section(container: &dyn Container) -> Result<Vec<u8>, Rejection> {
     Ok(section)
 }
 
+/// A format whose exports are a list.
+pub(super) trait Exports {
+    /// What an export leads to.
+    type Export;
+
+    /// Hands each exported name, of that at most `most` bytes, and what it leads to, to `take`, until that returns true.
+    fn each_export(&self, most: usize, take: impl FnMut(&[u8], Self::Export) -> bool) -> Result<(), Rejection>;
+
+    /// What keeps an export from being an entry table.
+    fn entry_problem(&self, export: Self::Export) -> Option<EntryProblem>;
+}
+
+/// [`Container::entries`] of a list.
+pub(super) fn entries(file: &impl Exports, names: &[&str]) -> Result<Vec<Option<EntryProblem>>, Rejection> {
+    let mut wanted = Wanted::new(names);
+    file.each_export(wanted.enough(), |name, export| {
+        wanted.export(name, || file.entry_problem(export));
+        false
+    })?;
+    Ok(wanted.answers)
+}
+
+/// [`Container::export_beginning_with`] of a list.
+pub(super) fn export_beginning_with(file: &impl Exports, prefixes: &[&str]) -> Result<Option<String>, Rejection> {
+    let mut found = None;
+    file.each_export(MAX_SYMBOL, |name, _| {
+        let begins = prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes()));
+        found = begins.then(|| excerpt(name));
+        begins
+    })?;
+    Ok(found)
+}
+
 /// Answers for the names that are looked for, given all exports one after the other.
-pub(super) struct Wanted<'n> {
+struct Wanted<'n> {
     by_name: HashMap<&'n [u8], Vec<usize>>,
     longest: usize,
     answers: Vec<Option<EntryProblem>>,
 }
 
 impl<'n> Wanted<'n> {
-    pub(super) fn new(names: &[&'n str]) -> Self {
+    fn new(names: &[&'n str]) -> Self {
         let mut by_name: HashMap<&[u8], Vec<usize>> = HashMap::new();
         for (index, name) in names.iter().enumerate() {
             by_name.entry(name.as_bytes()).or_default().push(index);
@@ -130,12 +163,12 @@ impl<'n> Wanted<'n> {
     }
 
     /// Bytes of a name that tell whether it is one of these.
-    pub(super) const fn enough(&self) -> usize {
+    const fn enough(&self) -> usize {
         self.longest.saturating_add(1)
     }
 
     /// Takes note of an export. The first of a name counts.
-    pub(super) fn export(&mut self, name: &[u8], problem: impl FnOnce() -> Option<EntryProblem>) {
+    fn export(&mut self, name: &[u8], problem: impl FnOnce() -> Option<EntryProblem>) {
         if name.len() > self.longest {
             return;
         }
@@ -147,13 +180,4 @@ impl<'n> Wanted<'n> {
             }
         }
     }
-
-    pub(super) fn answers(self) -> Vec<Option<EntryProblem>> {
-        self.answers
-    }
-}
-
-/// The name, if it begins with one of these.
-pub(super) fn beginning_with(name: &[u8], prefixes: &[&str]) -> Option<String> {
-    prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes())).then(|| excerpt(name))
 }

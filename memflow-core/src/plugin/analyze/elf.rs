@@ -25,7 +25,7 @@ use scroll::{Endian, ctx::SizeWith};
 
 use super::{
     EntryProblem, Format, Machine, Rejection,
-    container::{Container, MAX_SYMBOL, MAX_SYMBOLS, Place, Wanted, beginning_with, push_place},
+    container::{self, Container, Exports, MAX_SYMBOL, MAX_SYMBOLS, Place, push_place},
     machine::{elf_architecture, elf_os},
     reader::{Name, Reader, Table, wide},
 };
@@ -135,44 +135,6 @@ impl<'a> Elf<'a> {
         Err(Rejection::NotSharedObject { found: found.into() })
     }
 
-    /// Hands each exported symbol and its name, of that at most `most` bytes, to `take`, until that returns true.
-    fn each_export(&self, most: usize, mut take: impl FnMut(&[u8], &Sym) -> bool) -> Result<(), Rejection> {
-        let Some(symbols) = &self.symbols else { return Ok(()) };
-        let (table, names) = (symbols.table, &symbols.names);
-        if table.count > MAX_SYMBOLS {
-            let (expected, found) = (format!("at most {MAX_SYMBOLS}"), table.count.to_string());
-            return Err(self.reader.malformed("the number of dynamic symbols", table.offset, expected, found));
-        }
-        self.reader.check(table.what, table.offset, table.count.saturating_mul(table.record))?;
-        self.reader.check("the names of dynamic symbols", names.sh_offset, names.sh_size)?;
-        for index in 0..table.count {
-            let symbol: Sym = self.reader.entry(table, index, self.ctx)?;
-            let bound = matches!(symbol.st_bind(), sym::STB_GLOBAL | sym::STB_WEAK | sym::STB_GNU_UNIQUE);
-            let visible = matches!(symbol.st_visibility(), STV_DEFAULT | STV_PROTECTED);
-            if !bound || !visible || symbol.st_shndx == SHN_UNDEF {
-                continue;
-            }
-            let Some(name) = string(&self.reader, names, symbol.st_name, most)? else { continue };
-            if take(&name, &symbol) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn entry_problem(&self, symbol: &Sym) -> Option<EntryProblem> {
-        let found = match symbol.st_type() {
-            _ if symbol.st_shndx == SHN_ABS => "a number, not an address",
-            sym::STT_OBJECT if symbol.st_size == 0 => "an object of 0 bytes",
-            sym::STT_OBJECT if self.in_file(symbol.st_value, symbol.st_size) => return None,
-            sym::STT_OBJECT => return Some(EntryProblem::NotInFile { address: symbol.st_value }),
-            sym::STT_FUNC | sym::STT_GNU_IFUNC => "a function",
-            sym::STT_TLS => "a variable of each thread",
-            _ => "a symbol without a type",
-        };
-        Some(EntryProblem::NotData { found })
-    }
-
     /// True if a segment that is loaded takes these addresses from the file; `check_loaded` has seen that it has them.
     fn in_file(&self, address: u64, len: u64) -> bool {
         (0..self.segments.count).any(|index| {
@@ -248,6 +210,47 @@ fn string(reader: &Reader<'_>, table: &SectionHeader, at: usize, most: usize) ->
     reader.name("a name", offset, usize::try_from(room).unwrap_or(usize::MAX).min(most))
 }
 
+impl Exports for Elf<'_> {
+    type Export = Sym;
+
+    fn each_export(&self, most: usize, mut take: impl FnMut(&[u8], Sym) -> bool) -> Result<(), Rejection> {
+        let Some(symbols) = &self.symbols else { return Ok(()) };
+        let (table, names) = (symbols.table, &symbols.names);
+        if table.count > MAX_SYMBOLS {
+            let (expected, found) = (format!("at most {MAX_SYMBOLS}"), table.count.to_string());
+            return Err(self.reader.malformed("the number of dynamic symbols", table.offset, expected, found));
+        }
+        self.reader.check(table.what, table.offset, table.count.saturating_mul(table.record))?;
+        self.reader.check("the names of dynamic symbols", names.sh_offset, names.sh_size)?;
+        for index in 0..table.count {
+            let symbol: Sym = self.reader.entry(table, index, self.ctx)?;
+            let bound = matches!(symbol.st_bind(), sym::STB_GLOBAL | sym::STB_WEAK | sym::STB_GNU_UNIQUE);
+            let visible = matches!(symbol.st_visibility(), STV_DEFAULT | STV_PROTECTED);
+            if !bound || !visible || symbol.st_shndx == SHN_UNDEF {
+                continue;
+            }
+            let Some(name) = string(&self.reader, names, symbol.st_name, most)? else { continue };
+            if take(&name, symbol) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry_problem(&self, symbol: Sym) -> Option<EntryProblem> {
+        let found = match symbol.st_type() {
+            _ if symbol.st_shndx == SHN_ABS => "a number, not an address",
+            sym::STT_OBJECT if symbol.st_size == 0 => "an object of 0 bytes",
+            sym::STT_OBJECT if self.in_file(symbol.st_value, symbol.st_size) => return None,
+            sym::STT_OBJECT => return Some(EntryProblem::NotInFile { address: symbol.st_value }),
+            sym::STT_FUNC | sym::STT_GNU_IFUNC => "a function",
+            sym::STT_TLS => "a variable of each thread",
+            _ => "a symbol without a type",
+        };
+        Some(EntryProblem::NotData { found })
+    }
+}
+
 impl Container for Elf<'_> {
     fn reader(&self) -> Reader<'_> {
         self.reader
@@ -272,20 +275,10 @@ impl Container for Elf<'_> {
     }
 
     fn entries(&self, names: &[&str]) -> Result<Vec<Option<EntryProblem>>, Rejection> {
-        let mut wanted = Wanted::new(names);
-        self.each_export(wanted.enough(), |name, symbol| {
-            wanted.export(name, || self.entry_problem(symbol));
-            false
-        })?;
-        Ok(wanted.answers())
+        container::entries(self, names)
     }
 
     fn export_beginning_with(&self, prefixes: &[&str]) -> Result<Option<String>, Rejection> {
-        let mut found = None;
-        self.each_export(MAX_SYMBOL, |name, _| {
-            found = beginning_with(name, prefixes);
-            found.is_some()
-        })?;
-        Ok(found)
+        container::export_beginning_with(self, prefixes)
     }
 }

@@ -24,7 +24,7 @@ use scroll::LE;
 
 use super::{
     EntryProblem, Format, Machine, Rejection,
-    container::{Container, MAX_SYMBOL, Place, Wanted, beginning_with, push_place},
+    container::{self, Container, Exports, Place, push_place},
     machine::pe_architecture,
     reader::{Reader, Table},
 };
@@ -136,8 +136,34 @@ impl<'a> Pe<'a> {
             }
         }
     }
+}
 
-    /// Hands each exported name, of that at most `most` bytes, and its address to `take`, until that returns true.
+impl Section {
+    /// Where the byte at an address lies in the file, if this section takes it from there.
+    fn offset_of(&self, address: u32) -> Option<u64> {
+        let within = address.checked_sub(self.address).filter(|at| *at < self.len && self.offset != 0)?;
+        u64::from(self.offset).checked_add(within.into())
+    }
+}
+
+fn section(reader: &Reader<'_>, headers: Table, index: u64) -> Result<Section, Rejection> {
+    let start = index.saturating_mul(headers.record).saturating_add(headers.offset);
+    let field = |at: u64| reader.record::<u32, _, _>(headers.what, start.saturating_add(at), 4, LE);
+    let (virtual_size, raw_size) = (field(8)?, field(16)?);
+    Ok(Section {
+        is_descriptor: reader.bytes(headers.what, start, 8)? == Format::Pe.section().as_bytes(),
+        address: field(12)?,
+        // The file's part is rounded up to whole blocks; the section ends earlier. Zero: not given.
+        len: if virtual_size == 0 { raw_size } else { raw_size.min(virtual_size) },
+        offset: field(20)?,
+        raw_size,
+        characteristics: field(36)?,
+    })
+}
+
+impl Exports for Pe<'_> {
+    type Export = u32;
+
     fn each_export(&self, most: usize, mut take: impl FnMut(&[u8], u32) -> bool) -> Result<(), Rejection> {
         if self.exports.virtual_address == 0 {
             return Ok(());
@@ -190,29 +216,6 @@ impl<'a> Pe<'a> {
     }
 }
 
-impl Section {
-    /// Where the byte at an address lies in the file, if this section takes it from there.
-    fn offset_of(&self, address: u32) -> Option<u64> {
-        let within = address.checked_sub(self.address).filter(|at| *at < self.len && self.offset != 0)?;
-        u64::from(self.offset).checked_add(within.into())
-    }
-}
-
-fn section(reader: &Reader<'_>, headers: Table, index: u64) -> Result<Section, Rejection> {
-    let start = index.saturating_mul(headers.record).saturating_add(headers.offset);
-    let field = |at: u64| reader.record::<u32, _, _>(headers.what, start.saturating_add(at), 4, LE);
-    let (virtual_size, raw_size) = (field(8)?, field(16)?);
-    Ok(Section {
-        is_descriptor: reader.bytes(headers.what, start, 8)? == Format::Pe.section().as_bytes(),
-        address: field(12)?,
-        // The file's part is rounded up to whole blocks; the section ends earlier. Zero: not given.
-        len: if virtual_size == 0 { raw_size } else { raw_size.min(virtual_size) },
-        offset: field(20)?,
-        raw_size,
-        characteristics: field(36)?,
-    })
-}
-
 impl Container for Pe<'_> {
     fn reader(&self) -> Reader<'_> {
         self.reader
@@ -234,20 +237,10 @@ impl Container for Pe<'_> {
     }
 
     fn entries(&self, names: &[&str]) -> Result<Vec<Option<EntryProblem>>, Rejection> {
-        let mut wanted = Wanted::new(names);
-        self.each_export(wanted.enough(), |name, address| {
-            wanted.export(name, || self.entry_problem(address));
-            false
-        })?;
-        Ok(wanted.answers())
+        container::entries(self, names)
     }
 
     fn export_beginning_with(&self, prefixes: &[&str]) -> Result<Option<String>, Rejection> {
-        let mut found = None;
-        self.each_export(MAX_SYMBOL, |name, _| {
-            found = beginning_with(name, prefixes);
-            found.is_some()
-        })?;
-        Ok(found)
+        container::export_beginning_with(self, prefixes)
     }
 }
