@@ -34,6 +34,8 @@ pub struct TargetFacts {
 pub enum VcpuRegisters {
     /// A vCPU of a 32-bit or 64-bit x86 machine.
     X86(X86Registers),
+    /// A vCPU of a 64-bit Arm machine.
+    AArch64(AArch64Registers),
 }
 
 /// Registers of an x86 vCPU; those that the source does not record are `None`.
@@ -64,4 +66,33 @@ pub struct X86Registers {
     pub rip: Option<u64>,
     /// Stack pointer.
     pub rsp: Option<u64>,
+}
+
+/// Registers of a 64-bit Arm vCPU; those that the source does not record are `None`. Names as in the Arm Architecture Reference Manual
+/// (DDI 0487), chapter D24.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct AArch64Registers {
+    /// Root of the page tables of the lower half, with the ASID in its high 16 bits.
+    pub ttbr0_el1: Option<u64>,
+    /// Root of the page tables of the upper half (the kernel's), with the ASID in its high 16 bits.
+    pub ttbr1_el1: Option<u64>,
+    /// Translation control: sizes of both halves, granules, width of physical addresses.
+    pub tcr_el1: Option<u64>,
+    /// System control: the paging switch, endianness.
+    pub sctlr_el1: Option<u64>,
+    /// Meaning of the memory attributes in page-table entries.
+    pub mair_el1: Option<u64>,
+    /// Base of the exception vectors.
+    pub vbar_el1: Option<u64>,
+    /// Software's own: Linux keeps the offset of the vCPU's data here.
+    pub tpidr_el1: Option<u64>,
+    /// Stack pointer of EL0; Linux keeps the current task here while in the kernel.
+    pub sp_el0: Option<u64>,
+    /// Program counter.
+    pub pc: Option<u64>,
+    /// Stack pointer of the current exception level.
+    pub sp: Option<u64>,
+    /// Process state: flags and exception level, laid out as SPSR_EL1.
+    pub pstate: Option<u64>,
 }

@@ -2,6 +2,7 @@
 //!
 //! Must not know: page tables, views, operating systems.
 
+mod control;
 mod direct_map;
 mod facts;
 mod layer;
@@ -12,13 +13,10 @@ mod run_map;
 mod source;
 mod table_pages;
 
-pub(crate) use self::{
-    direct_map::Unconfirmed,
-    table_pages::{Bias, Entries, Entry, EntryPlace, TablePage, TablePages},
-};
 pub use self::{
+    control::{Control, Pause, RunState},
     direct_map::{Backing, DirectMap, DirectRegion, LoadError},
-    facts::{MachineKind, TargetFacts, VcpuRegisters, X86Registers},
+    facts::{AArch64Registers, MachineKind, TargetFacts, VcpuRegisters, X86Registers},
     layer::{
         CacheConfig, CacheLayer, CacheStats, DelayLayer, LatencyHistogram, Metrics, MetricsLayer, MetricsSnapshot,
         OpCounts, ReadOnlyLayer, Validity,
@@ -27,4 +25,8 @@ pub use self::{
     physical::{Liveness, Metadata, PhysicalMemory, PhysicalMemoryExt},
     run_map::{Piece, Pieces, Run, RunMap},
     source::{BufferMemory, FileMemory, MapMode, MappedMemory, OwnedBytes, PageBuffer, SourceConfig},
+};
+pub(crate) use self::{
+    direct_map::Unconfirmed,
+    table_pages::{Bias, Entries, Entry, EntryPlace, TablePage, TablePages},
 };

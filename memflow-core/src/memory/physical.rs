@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{DirectMap, PhysRead, PhysWrite, RunMap, TargetFacts};
+use super::{Control, DirectMap, PhysRead, PhysWrite, RunMap, TargetFacts};
 use crate::{address::PhysAddr, error::Result};
 
 /// Whether the bytes change while they are read.
@@ -67,6 +67,11 @@ pub trait PhysicalMemory: Send + Sync {
 
     /// What the target knows about itself.
     fn facts(&self) -> &TargetFacts;
+
+    /// Power over a running target, where the connector has it.
+    fn control(&self) -> Option<&dyn Control> {
+        None
+    }
 }
 
 impl<M: PhysicalMemory + ?Sized> PhysicalMemory for Arc<M> {
@@ -92,6 +97,10 @@ impl<M: PhysicalMemory + ?Sized> PhysicalMemory for Arc<M> {
 
     fn facts(&self) -> &TargetFacts {
         (**self).facts()
+    }
+
+    fn control(&self) -> Option<&dyn Control> {
+        (**self).control()
     }
 }
 

@@ -28,7 +28,8 @@ use self::{
     store::{Moment, Store},
 };
 use super::super::{
-    DirectMap, Liveness, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts, finish_reads,
+    Control, DirectMap, Liveness, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts,
+    finish_reads,
 };
 use crate::{
     address::{GIB, MIB, PageSize, PhysAddr, PhysRange},
@@ -351,6 +352,10 @@ impl PhysicalMemory for CacheLayer {
 
     fn facts(&self) -> &TargetFacts {
         self.below.facts()
+    }
+
+    fn control(&self) -> Option<&dyn Control> {
+        self.below.control()
     }
 }
 

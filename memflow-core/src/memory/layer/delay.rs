@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::super::{Metadata, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts};
+use super::super::{Control, Metadata, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts};
 use crate::error::{Error, Result};
 
 /// A sleeping thread is woken this much too late now and then, so the last part of each delay is spent awake.
@@ -99,6 +99,10 @@ impl PhysicalMemory for DelayLayer {
 
     fn facts(&self) -> &TargetFacts {
         self.below.facts()
+    }
+
+    fn control(&self) -> Option<&dyn Control> {
+        self.below.control()
     }
 }
 

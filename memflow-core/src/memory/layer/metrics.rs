@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::super::{Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts};
+use super::super::{Control, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts};
 use crate::error::Result;
 
 /// Bucket 0 is for no time at all, bucket `n` for `2^(n-1)` up to but not including `2^n` nanoseconds.
@@ -85,6 +85,10 @@ impl PhysicalMemory for MetricsLayer {
 
     fn facts(&self) -> &TargetFacts {
         self.below.facts()
+    }
+
+    fn control(&self) -> Option<&dyn Control> {
+        self.below.control()
     }
 }
 

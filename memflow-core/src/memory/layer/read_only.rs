@@ -6,7 +6,7 @@
 use std::{fmt, sync::Arc};
 
 use super::super::{
-    DirectMap, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts, finish_writes,
+    Control, DirectMap, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts, finish_writes,
 };
 use crate::error::{Reason, Result};
 
@@ -70,6 +70,10 @@ impl PhysicalMemory for ReadOnlyLayer {
 
     fn facts(&self) -> &TargetFacts {
         self.below.facts()
+    }
+
+    fn control(&self) -> Option<&dyn Control> {
+        self.below.control()
     }
 }
 

@@ -99,7 +99,7 @@ fn region(region: &crate::memory::DirectRegion) -> DirectRegion {
 }
 
 fn vcpu(vcpu: &VcpuRegisters) -> Option<X86Vcpu> {
-    let VcpuRegisters::X86(registers) = vcpu;
+    let VcpuRegisters::X86(registers) = vcpu else { return None };
     let mut known = 0;
     let mut take = |register: Option<u64>, bit: u64| {
         known |= if register.is_some() { bit } else { 0 };
