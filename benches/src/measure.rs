@@ -1,16 +1,47 @@
 //! Several ways to do the same, timed in turns.
 //!
-//! Owns: rounds, medians, ratios. Must not know: what is timed.
+//! Owns: clocks, rounds, medians, ratios. Must not know: what is timed.
 //! Keeps: within a round every contender runs once, right after the others, so that a busy machine slows all of them; a ratio is the
-//! median of the rounds' ratios, not the ratio of medians.
+//! median of the rounds' ratios, not the ratio of medians. What one thread does is timed by the processor time of that thread, which
+//! goes on only while it runs.
 
 use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// What time is taken by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Clock {
+    /// Processor time of this thread.
+    Thread,
+    /// The time that passes: for work of several threads.
+    Wall,
+}
+
+impl Clock {
+    /// What something takes.
+    pub fn time(self, work: impl FnOnce()) -> Duration {
+        let started = (Instant::now(), thread_time());
+        work();
+        match self {
+            Self::Thread => thread_time().saturating_sub(started.1),
+            Self::Wall => started.0.elapsed(),
+        }
+    }
+}
+
+/// Processor time of this thread since it began.
+fn thread_time() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
 
 /// One way to do it.
 pub struct Contender<'a> {
     name: String,
     /// What one run does, if it is not what the others do.
     items: Option<usize>,
+    clock: Clock,
     run: Box<dyn FnMut() + 'a>,
 }
 
@@ -38,13 +69,19 @@ impl<'a> Contender<'a> {
 
     /// A way to do it; `run` does all of it once.
     pub fn new(name: impl Into<String>, run: impl FnMut() + 'a) -> Self {
-        Self { name: name.into(), items: None, run: Box::new(run) }
+        Self { name: name.into(), items: None, clock: Clock::Thread, run: Box::new(run) }
     }
 
     /// The same for one that is so slow that a run does only some of the items.
     #[must_use]
     pub fn with_items(self, items: usize) -> Self {
         Self { items: Some(items), ..self }
+    }
+
+    /// The same for one that is timed by another clock.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 }
 
@@ -109,11 +146,7 @@ pub fn compare(items: usize, budget: Duration, contenders: &mut [&mut Contender<
 }
 
 fn turn(contender: &mut Contender<'_>, repeats: u32) -> Duration {
-    let started = Instant::now();
-    for _ in 0..repeats {
-        (contender.run)();
-    }
-    started.elapsed()
+    contender.clock.time(|| (0..repeats).for_each(|_| (contender.run)()))
 }
 
 /// The middle one; the mean of both when there are two.
@@ -136,6 +169,13 @@ mod tests {
     fn median_is_the_middle() {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+
+    #[test]
+    fn thread_does_not_pay_for_time_in_which_it_does_not_run() {
+        let sleep = || std::thread::sleep(Duration::from_millis(20));
+        assert!(Clock::Thread.time(sleep) < Duration::from_millis(15));
+        assert!(Clock::Wall.time(sleep) >= Duration::from_millis(20));
     }
 
     #[test]

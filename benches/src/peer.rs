@@ -3,11 +3,11 @@
 //! Owns: [`Peer`]. Must not know: which projects there are, how they are called.
 //! Keeps: an answer that is wrong or missing is counted, one that was not asked for has a reason.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::measure::Contender;
+use crate::measure::{Clock, Contender};
 
 /// The longest that one run should take.
 const PATIENCE: Duration = Duration::from_millis(60);
@@ -80,6 +80,10 @@ pub trait Work {
     fn run(&mut self, upto: usize, batch: usize);
     /// What was wrong with the last run.
     fn mistakes(&mut self, upto: usize) -> Mistakes;
+    /// What it is timed by.
+    fn clock(&self) -> Clock {
+        Clock::Thread
+    }
 }
 
 impl<'a> Peer<'a> {
@@ -92,11 +96,8 @@ impl<'a> Peer<'a> {
     /// batch takes too long, its calls are smaller, which is noted.
     pub fn new(name: &'static str, total: usize, batch: usize, mut work: impl Work + 'a) -> Self {
         let few = FEW.min(batch).min(total);
-        let mut timed = |upto: usize, batch: usize| {
-            let started = Instant::now();
-            work.run(upto, batch);
-            started.elapsed()
-        };
+        let clock = work.clock();
+        let mut timed = |upto: usize, batch: usize| clock.time(|| work.run(upto, batch));
         timed(few, batch);
         let each = timed(few, batch).as_nanos().max(1) / few.max(1) as u128;
         let too_long = each * batch.min(total) as u128 > LAST_PATIENCE.as_nanos();
@@ -109,18 +110,17 @@ impl<'a> Peer<'a> {
         let count = total.min(batch.saturating_mul(batches));
         let first = timed(count, batch);
         let mistakes = work.mistakes(count);
-        let contender = Contender::new(name, move || work.run(count, batch)).with_items(count);
+        let contender = Contender::new(name, move || work.run(count, batch)).with_items(count).with_clock(clock);
         Self { name, part: Part::Runs { contender, first, mistakes, note } }
     }
 
     /// One whose work is all or nothing.
     pub fn once(name: &'static str, items: usize, mut work: impl Work + 'a) -> Self {
         work.run(items, items);
-        let started = Instant::now();
-        work.run(items, items);
-        let first = started.elapsed();
+        let clock = work.clock();
+        let first = clock.time(|| work.run(items, items));
         let mistakes = work.mistakes(items);
-        let contender = Contender::new(name, move || work.run(items, items)).with_items(items);
+        let contender = Contender::new(name, move || work.run(items, items)).with_items(items).with_clock(clock);
         Self { name, part: Part::Runs { contender, first, mistakes, note: None } }
     }
 }
@@ -142,6 +142,10 @@ impl<W: Work + Send> Work for Halves<W> {
         let [one, other] = self.0.each_mut().map(|half| half.mistakes(upto / 2));
         Mistakes { wrong: one.wrong + other.wrong, missing: one.missing + other.missing, of: one.of + other.of }
     }
+
+    fn clock(&self) -> Clock {
+        Clock::Wall
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +159,10 @@ mod tests {
         fn run(&mut self, upto: usize, batch: usize) {
             self.1.push(batch);
             std::thread::sleep(self.0 * upto as u32);
+        }
+
+        fn clock(&self) -> Clock {
+            Clock::Wall
         }
 
         fn mistakes(&mut self, upto: usize) -> Mistakes {

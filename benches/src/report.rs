@@ -182,8 +182,7 @@ pub fn table(rows: &[Row]) -> Table {
     if runs > 1 {
         header.push("SPREAD");
     }
-    let times: Vec<String> = peers.iter().map(|peer| format!("{peer}/OURS")).collect();
-    header.extend(peers.iter().zip(&times).flat_map(|(peer, times)| [*peer, times.as_str()]));
+    header.extend(peers.iter().flat_map(|peer| [*peer, "/OURS"]));
     header.push("GOAL");
     table.set_header(header);
     for row in rows {

@@ -132,7 +132,9 @@ impl Tools {
             let _ = fs::remove_file(folder.join(file));
             let found: Vec<u64> = found.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
             let expected = checked.addresses().iter().map(ours);
-            Mistakes::count(found.into_iter().map(|one| (one != NONE).then_some(one)).zip(expected))
+            // Memory that holds the same bits is no answer that is missing.
+            let pairs = found.into_iter().zip(expected);
+            Mistakes::count(pairs.map(|(one, ours)| ((one != NONE || ours == NONE).then_some(one), ours)))
         };
         let counted = answer.processes.found.map(|found| Mistakes {
             wrong: found.saturating_sub(processes),

@@ -54,9 +54,18 @@ struct Options {
     rows: Option<PathBuf>,
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
-    let rows = if options.runs > 1 { runs(&options)? } else { run(&options)? };
+fn main() -> ExitCode {
+    match compare(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(options: &Options) -> Result<()> {
+    let rows = if options.runs > 1 { runs(options)? } else { run(options)? };
     if rows.is_empty() {
         return Err(format!("no case holds {:?} in its name", options.filter).into());
     }

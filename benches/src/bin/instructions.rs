@@ -2,13 +2,13 @@
 //!
 //! Owns: the cases that are counted, the file of counts, and the margin. Must not know: what a case does.
 //! Keeps: what is counted is one run of a contender that ran once before; setting up does not count.
-#![expect(clippy::print_stdout, reason = "a command-line tool talks on its streams")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks on its streams")]
 
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
 };
 
 use memflow_benches::{
@@ -29,7 +29,17 @@ const COUNTED: &str = "instructions::counted";
 const USAGE: &str = "usage: instructions [--update]: counts instructions per item with valgrind, and compares them with \
                      benches/instructions.json; --update records them there";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let update = match args.as_slice() {
         [] => false,
@@ -56,8 +66,8 @@ fn main() -> Result<()> {
         return Ok(());
     }
     Err(format!(
-        "{}\nthat is {MARGIN} % above benches/instructions.json, or a case that is not in both; to accept it: {UPDATE}",
-        compared.worse.join("\n")
+        "slower than on record\n  {}\nmore than {MARGIN} % above benches/instructions.json, or not in both; to accept that: {UPDATE}",
+        compared.worse.join("\n  ")
     )
     .into())
 }

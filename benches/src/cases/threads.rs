@@ -8,7 +8,10 @@ use std::hint::black_box;
 use memflow_core::{MemoryView, VirtAddr, memory::ViewRead, paging::TranslateOp};
 
 use super::{Case, OURS, PAGE, Reads, batches};
-use crate::{Checked, measure::Contender};
+use crate::{
+    Checked,
+    measure::{Clock, Contender},
+};
 
 /// Names of contenders.
 pub(super) const BARE: &str = "bare, two threads";
@@ -25,14 +28,18 @@ pub(super) fn both(one: impl FnOnce() + Send, other: impl FnOnce()) {
     });
 }
 
+/// The same contenders, timed by the time that passes, as processor time is that of one thread.
+pub(super) fn by_wall(contenders: Vec<Contender<'_>>) -> Vec<Contender<'_>> {
+    contenders.into_iter().map(|contender| contender.with_clock(Clock::Wall)).collect()
+}
+
 /// Translation in batches.
 pub fn translate_by_threads<'a>(checked: &'a Checked<'a>, batch: usize) -> Case<'a> {
     let (image, count) = (checked.image(), checked.addresses().len());
     let half = count / 2;
     let mut ops: Vec<_> = checked.addresses().iter().map(|address| TranslateOp::new(VirtAddr::new(*address))).collect();
     let mut alone = ops.clone();
-    let mut bare: [Vec<u64>; 3] = [vec![0; count], vec![0; count], vec![0; count]];
-    let [mut one, mut other, mut bare_alone] = bare.each_mut().map(std::mem::take);
+    let [mut one, mut other, mut bare_alone] = [(); 3].map(|()| vec![0; count]);
     let translate = move |ops: &mut [TranslateOp]| {
         ops.chunks_mut(batch).for_each(|ops| image.space.translate_batch(&*image.memory, ops));
     };
@@ -60,7 +67,7 @@ pub fn translate_by_threads<'a>(checked: &'a Checked<'a>, batch: usize) -> Case<
     #[cfg(not(feature = "peers"))]
     let peers = Vec::new();
     let name = format!("threads/{}/translate/{batch}", image.name);
-    Case { name, per: "address", items: count, contenders, references: 1, peers }
+    Case { name, per: "address", items: count, contenders: by_wall(contenders), references: 1, peers }
 }
 
 /// Reads of 4 KiB in batches.
@@ -71,8 +78,7 @@ pub fn read_pages_by_threads<'a>(checked: &'a Checked<'a>, batch: usize) -> Case
     let mut halves = [Reads::new(&addresses[..half], PAGE), Reads::new(&addresses[half..], PAGE)];
     let mut all = Reads::new(addresses, PAGE);
     let (view, view_alone) = (image.view(), image.view());
-    let mut bare: [Vec<u8>; 3] = [vec![0; count * PAGE], vec![0; count * PAGE], vec![0; count * PAGE]];
-    let [mut one, mut other, mut bare_alone] = bare.each_mut().map(std::mem::take);
+    let [mut one, mut other, mut bare_alone] = [(); 3].map(|()| vec![0; count * PAGE]);
     let contenders = vec![
         Contender::new(BARE, move || {
             let (one, other) = (&mut one, &mut other);
@@ -98,5 +104,5 @@ pub fn read_pages_by_threads<'a>(checked: &'a Checked<'a>, batch: usize) -> Case
     #[cfg(not(feature = "peers"))]
     let peers = Vec::new();
     let name = format!("threads/{}/read4096/{batch}", image.name);
-    Case { name, per: "page", items: count, contenders, references: 1, peers }
+    Case { name, per: "page", items: count, contenders: by_wall(contenders), references: 1, peers }
 }

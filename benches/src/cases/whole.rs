@@ -118,7 +118,14 @@ pub fn sequential_by_threads(image: &Image) -> Result<Case<'_>> {
             black_box(&mut bare_alone);
         }),
     ];
-    Ok(Case { name, per: "KiB", items: len >> 10, contenders, references: 1, peers: Vec::new() })
+    Ok(Case {
+        name,
+        per: "KiB",
+        items: len >> 10,
+        contenders: threads::by_wall(contenders),
+        references: 1,
+        peers: Vec::new(),
+    })
 }
 
 /// Everything that is mapped. Items are pages.
