@@ -4,7 +4,12 @@
 //! Keeps: an image is made only when a case needs it.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks on its streams")]
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::Duration,
+};
 
 use clap::Parser;
 use memflow_benches::{
@@ -237,7 +242,7 @@ impl Run<'_> {
         })?;
         let single = |what| format!("{what}/{}/random/single", image.name);
         let [translate, read8] = [single("translate"), single("read8")];
-        if !path.extension().is_some_and(|extension| extension == "img")
+        if path.extension().is_none_or(|extension| extension != "img")
             || ![&listing, &translate, &read8].into_iter().any(|name| self.wants(name))
         {
             return Ok(());
