@@ -25,13 +25,12 @@ fn all(criterion: &mut Criterion) -> Result<()> {
         let bare = Bare::new(image)?;
         for order in Order::ALL {
             let checked = bare.check(image.addresses(order, image.working_set, 8), 8)?;
-            let order = &order.to_string();
             add(criterion, cases::translate_single(&checked, order));
             add(criterion, cases::translate_batch(&checked, order, 1024));
             add(criterion, cases::read(&checked, order, 1024));
         }
         let pages = bare.check(image.addresses(Order::Random, cases::page_count(), 4096), 4096)?;
-        add(criterion, cases::read_pages(&pages, "random", 64));
+        add(criterion, cases::read_pages(&pages, Order::Random, 64));
         add(criterion, cases::map(image)?);
     }
     add(criterion, cases::sequential(&real)?);

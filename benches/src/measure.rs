@@ -1,16 +1,47 @@
 //! Several ways to do the same, timed in turns.
 //!
-//! Owns: rounds, medians, ratios. Must not know: what is timed.
+//! Owns: clocks, rounds, medians, ratios. Must not know: what is timed.
 //! Keeps: within a round every contender runs once, right after the others, so that a busy machine slows all of them; a ratio is the
-//! median of the rounds' ratios, not the ratio of medians.
+//! median of the rounds' ratios, not the ratio of medians. What one thread does is timed by the processor time of that thread, which
+//! goes on only while it runs.
 
 use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// What time is taken by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Clock {
+    /// Processor time of this thread.
+    Thread,
+    /// The time that passes: for work of several threads.
+    Wall,
+}
+
+impl Clock {
+    /// What something takes.
+    pub fn time(self, work: impl FnOnce()) -> Duration {
+        let started = (Instant::now(), thread_time());
+        work();
+        match self {
+            Self::Thread => thread_time().saturating_sub(started.1),
+            Self::Wall => started.0.elapsed(),
+        }
+    }
+}
+
+/// Processor time of this thread since it began.
+fn thread_time() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
 
 /// One way to do it.
 pub struct Contender<'a> {
     name: String,
     /// What one run does, if it is not what the others do.
     items: Option<usize>,
+    clock: Clock,
     run: Box<dyn FnMut() + 'a>,
 }
 
@@ -26,6 +57,11 @@ impl<'a> Contender<'a> {
         &self.name
     }
 
+    /// What one run does, if it is not what the others do.
+    pub fn items(&self) -> Option<usize> {
+        self.items
+    }
+
     /// Does it once.
     pub fn run(&mut self) {
         (self.run)();
@@ -33,13 +69,19 @@ impl<'a> Contender<'a> {
 
     /// A way to do it; `run` does all of it once.
     pub fn new(name: impl Into<String>, run: impl FnMut() + 'a) -> Self {
-        Self { name: name.into(), items: None, run: Box::new(run) }
+        Self { name: name.into(), items: None, clock: Clock::Thread, run: Box::new(run) }
     }
 
     /// The same for one that is so slow that a run does only some of the items.
     #[must_use]
     pub fn with_items(self, items: usize) -> Self {
         Self { items: Some(items), ..self }
+    }
+
+    /// The same for one that is timed by another clock.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 }
 
@@ -67,16 +109,18 @@ impl Timing {
 /// Time of a turn, about: long beside a timer's call, short beside a scheduler's.
 const TURN: Duration = Duration::from_millis(1);
 /// Rounds at least and at most.
-const ROUNDS: std::ops::RangeInclusive<usize> = 5..=201;
+const ROUNDS: std::ops::RangeInclusive<usize> = 3..=201;
 
 /// Times all contenders in turns for about `budget`. `items` is what one run of each does.
-pub fn compare(items: usize, budget: Duration, contenders: &mut [Contender<'_>]) -> Vec<Timing> {
-    // Once to warm up, once to see how often a run fits into a turn.
+pub fn compare(items: usize, budget: Duration, contenders: &mut [&mut Contender<'_>]) -> Vec<Timing> {
+    // Once to warm up, once more to see how often a run fits into a turn, unless it clearly does not.
     let mut repeats = Vec::new();
     let mut round = Duration::ZERO;
     for contender in &mut *contenders {
-        turn(contender, 1);
-        let once = turn(contender, 1).max(Duration::from_nanos(1));
+        let mut once = turn(contender, 1).max(Duration::from_nanos(1));
+        if once < TURN * 10 {
+            once = turn(contender, 1).max(Duration::from_nanos(1));
+        }
         let often = (TURN.as_nanos() / once.as_nanos()).clamp(1, 1 << 20) as u32;
         repeats.push(often);
         round += once * often;
@@ -86,7 +130,7 @@ pub fn compare(items: usize, budget: Duration, contenders: &mut [Contender<'_>])
     let mut times = vec![Vec::with_capacity(rounds); contenders.len()];
     for number in 0..rounds {
         let mut one = |index: usize| {
-            let took = turn(&mut contenders[index], repeats[index]).as_secs_f64() * 1e9;
+            let took = turn(contenders[index], repeats[index]).as_secs_f64() * 1e9;
             let items = contenders[index].items.unwrap_or(items);
             times[index].push(took / f64::from(repeats[index]) / items as f64);
         };
@@ -102,11 +146,7 @@ pub fn compare(items: usize, budget: Duration, contenders: &mut [Contender<'_>])
 }
 
 fn turn(contender: &mut Contender<'_>, repeats: u32) -> Duration {
-    let started = Instant::now();
-    for _ in 0..repeats {
-        (contender.run)();
-    }
-    started.elapsed()
+    contender.clock.time(|| (0..repeats).for_each(|_| (contender.run)()))
 }
 
 /// The middle one; the mean of both when there are two.
@@ -132,6 +172,13 @@ mod tests {
     }
 
     #[test]
+    fn thread_does_not_pay_for_time_in_which_it_does_not_run() {
+        let sleep = || std::thread::sleep(Duration::from_millis(20));
+        assert!(Clock::Thread.time(sleep) < Duration::from_millis(15));
+        assert!(Clock::Wall.time(sleep) >= Duration::from_millis(20));
+    }
+
+    #[test]
     fn every_contender_runs_and_is_compared_with_the_first() {
         let runs = [Cell::new(0u64), Cell::new(0)];
         let mut sums = [0u64; 2];
@@ -141,17 +188,17 @@ mod tests {
             1,
             Duration::from_millis(20),
             &mut [
-                Contender::new("short", || {
+                &mut Contender::new("short", || {
                     runs[0].set(runs[0].get() + 1);
                     work(first, 10_000);
                 }),
-                Contender::new("long", || {
+                &mut Contender::new("long", || {
                     runs[1].set(runs[1].get() + 1);
                     work(second, 100_000);
                 }),
             ],
         );
-        assert!(runs.iter().all(|runs| runs.get() >= 7));
+        assert!(runs.iter().all(|runs| runs.get() >= 5));
         assert_eq!(timings[0].ratio_to(&timings[0]), 1.0);
         assert!(timings[1].ratio_to(&timings[0]) > 3.0 && timings[1].ns() > timings[0].ns(), "{timings:?}");
         assert_eq!((&*timings[0].name, &*timings[1].name), ("short", "long"));

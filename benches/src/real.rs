@@ -48,6 +48,17 @@ impl Image {
         Self::open(Path::new(DEMO))
     }
 
+    /// How many processes the machine in an image file has; nobody may write to it meanwhile.
+    ///
+    /// # Errors
+    /// As [`real`](Self::real).
+    pub fn count_processes(path: &Path) -> Result<usize> {
+        let options = OpenOptions { live: Some(false), ..OpenOptions::default() };
+        let memory = memflow_snapshot::open(path, &options)?.memory;
+        let os = LinuxOs::open(memory, &LinuxOptions::default())?;
+        Ok(os.processes()?.items.len())
+    }
+
     /// An image file of a Linux machine. Nobody may write to it meanwhile.
     ///
     /// # Errors

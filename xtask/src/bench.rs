@@ -1,13 +1,14 @@
 //! `cargo xtask bench`: how fast it is.
 //!
 //! Owns: what has to be there before a benchmark runs. Must not know: what is measured.
-//! Keeps: always the release profile; peers are built for the comparison alone.
+//! Keeps: always the release profile; peers are built for the comparison alone, and instructions are counted without what the
+//! comparison needs, so that the tests can afford it.
 
-use memflow_guests::{BENCH, Guests};
+use memflow_guests::{BENCH, Guests, require};
 
 use crate::test::{command, run};
 
-const USAGE: &str = "cargo xtask bench --compare [--no-peers] [OPTION OF compare…] | --instructions [--update]";
+const USAGE: &str = "cargo xtask bench --compare [--no-peers] [--runs N] [--filter TEXT] [OPTION OF compare…] | --instructions [--update]";
 
 /// Runs one of the benchmark programs.
 pub(crate) fn bench(args: &[String]) -> Result<(), String> {
@@ -31,7 +32,10 @@ fn compare(args: &[String]) -> Result<(), String> {
     run(cargo.arg("--").args(args.iter().filter(|arg| *arg != "--no-peers")))
 }
 
-fn instructions(args: &[String]) -> Result<(), String> {
-    let mut cargo = command(&["run", "--release", "--locked", "-p", "memflow-benches", "--bin", "instructions"]);
-    run(cargo.arg("--").args(args))
+/// Counts instructions and compares them with those on record.
+pub(crate) fn instructions(args: &[String]) -> Result<(), String> {
+    require("valgrind", "valgrind").map_err(|error| error.to_string())?;
+    let package = ["run", "--release", "--locked", "--quiet", "-p", "memflow-benches", "--no-default-features"];
+    let mut cargo = command(&package);
+    run(cargo.args(["--bin", "instructions", "--"]).args(args))
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns: which checks there are and their order: the quick ones first, the test runner last, so that its summary is the last thing
 //! on the screen. Must not know: how a check works inside.
-//! Keeps: one profile for everything that runs, so that nothing is compiled twice.
+//! Keeps: one profile for everything that runs, so that nothing is compiled twice; instructions alone are counted in the release
+//! profile, with as few packages as they need.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -11,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{guests, tidy};
+use crate::{bench, guests, tidy};
 
 /// One check: what it is called, and what it does.
 type Step = (&'static str, fn() -> Result<(), String>);
@@ -25,6 +26,7 @@ const STEPS: &[Step] = &[
         run(command(&["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"))
     }),
     ("documentation tests", || cargo(&["test", "--workspace", "--doc", "--locked", "--quiet"])),
+    ("instructions", instructions),
     ("guests", || guests::guests(&[])),
     ("tests", tests),
 ];
@@ -72,6 +74,15 @@ fn steps(steps: &[Step]) -> Result<(), String> {
             println!("    {name}: {:.1} s", started.elapsed().as_secs_f64());
         }
     }
+    Ok(())
+}
+
+/// Instructions of the main shapes beside those on record, which are of one architecture.
+fn instructions() -> Result<(), String> {
+    if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        return bench::instructions(&[]);
+    }
+    println!("instructions are on record for x86-64 only, so they are not counted here");
     Ok(())
 }
 

@@ -1,24 +1,34 @@
 //! `compare`: every case, the library beside bare walks and, with the feature `peers`, other projects.
 //!
-//! Owns: which cases there are in a run, and their report: a table, JSON, a plot. Must not know: what a case does.
-//! Keeps: medians over runs of medians over rounds; a ratio is to the best reference of the same rounds.
+//! Owns: which cases there are in a run, and runs in fresh processes. Must not know: what a case does, how figures look.
+//! Keeps: an image is made only when a case needs it.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks on its streams")]
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::Duration,
+};
 
 use clap::Parser;
-use comfy_table::{Cell, CellAlignment, Table, presets};
 use memflow_benches::{
-    Bare, Checked, Error, Generated, Image, Order, Result,
-    cases::{self, Case},
-    measure,
+    Bare, Checked, Generated, Image, Order, Result,
+    cases::{self, Calls, Case},
+    plot,
     plugins::Plugins,
+    report::{self, Figure, Role, Row},
+    tools::{self, Tools},
 };
-use plotters::prelude::*;
-use serde::Serialize;
 
-/// The guest of four levels, and that of five.
+/// The guest of benchmarks, and one of five levels.
 const GUESTS: [&str; 2] = [memflow_guests::BENCH.name, "amd64-6.12-5level-nopti"];
+/// Where the plot goes.
+const PLOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/compare.svg");
+/// Addresses of the largest batch.
+const MOST: usize = 1 << 20;
+/// Pages that two threads read: long beside starting a thread.
+const THREAD_PAGES: usize = 1 << 14;
 
 /// Times every way to do the same in turns, and prints nanoseconds per item and ratios.
 #[derive(Parser)]
@@ -26,286 +36,294 @@ struct Options {
     /// Only cases whose names hold this text.
     #[arg(long, default_value = "")]
     filter: String,
-    /// Every image, size and order, not only the telling ones.
+    /// Every image with every size and order, which takes half an hour.
     #[arg(long)]
     all: bool,
-    /// How often everything is repeated.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    /// How often everything is repeated, each time in a fresh process; the table then has medians and the spread.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Milliseconds for each case and run, about.
-    #[arg(long, default_value_t = 300)]
+    /// Milliseconds for each case, about.
+    #[arg(long, default_value_t = 160)]
     budget: u64,
     /// Write the figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Draw them to this file.
+    #[arg(long, value_name = "FILE", default_value = PLOT)]
+    svg: PathBuf,
+    /// The Python that has `memprocfs` and `volatility3`: that of `target/peers`, or `python3`, if not given.
     #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
+    python: Option<PathBuf>,
+    /// One run, whose rows go to this file.
+    #[arg(long, value_name = "FILE", hide = true)]
+    rows: Option<PathBuf>,
 }
 
-/// How one contender did in one case.
-#[derive(Serialize, Clone, Debug)]
-struct Row {
-    case: String,
-    contender: String,
-    /// True for what the others are compared with.
-    reference: bool,
-    /// What one run does.
-    items: usize,
-    /// Nanoseconds per item, one for each run.
-    ns: Vec<f64>,
-    /// Time divided by that of the best reference, one for each run.
-    ratio: Vec<f64>,
+fn main() -> ExitCode {
+    match compare(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-/// The figures of all cases.
-struct Report<'o> {
+fn compare(options: &Options) -> Result<()> {
+    let rows = if options.runs > 1 { runs(options)? } else { run(options)? };
+    if rows.is_empty() {
+        return Err(format!("no case holds {:?} in its name", options.filter).into());
+    }
+    if let Some(path) = &options.rows {
+        return Ok(fs::write(path, serde_json::to_string(&rows)?)?);
+    }
+    println!("{}", report::table(&rows));
+    report::summary(&rows).iter().for_each(|line| println!("{line}"));
+    if let Some(path) = &options.json {
+        fs::write(path, report::json(&rows)?)?;
+    }
+    if let Some(folder) = options.svg.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    plot::plot(&rows, &options.svg)
+}
+
+/// Several runs, each by a process of its own.
+fn runs(options: &Options) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let path = std::env::temp_dir().join(format!("memflow-compare-{}", std::process::id()));
+    for number in 1..=options.runs {
+        eprintln!("run {number} of {}", options.runs);
+        let mut run = Command::new(std::env::current_exe()?);
+        run.args(["--filter", &options.filter, "--budget", &options.budget.to_string()]).arg("--rows").arg(&path);
+        run.args(options.all.then_some("--all"));
+        if let Some(python) = &options.python {
+            run.arg("--python").arg(python);
+        }
+        let status = run.status()?;
+        if !status.success() {
+            return Err(format!("run {number}: {status}").into());
+        }
+        report::join(&mut rows, serde_json::from_str(&fs::read_to_string(&path)?)?)?;
+        fs::remove_file(&path)?;
+    }
+    Ok(rows)
+}
+
+/// One run in this process.
+fn run(options: &Options) -> Result<Vec<Row>> {
+    let mut run = Run { options, rows: Vec::new() };
+    for (number, guest) in GUESTS.into_iter().enumerate() {
+        // Without the guest of benchmarks the demo machine stands in, which is no second image.
+        if number == 0 || memflow_guests::Guests::locate().and_then(|guests| guests.captured(guest)).is_ok() {
+            run.real(&Image::real(guest)?, number == 0)?;
+        }
+    }
+    for image in Generated::ALL {
+        let (name, whole) = (image.name(), !image.mixed);
+        if run.wants_some(&name, whole) {
+            run.generated(&image.build()?, whole)?;
+        }
+    }
+    run.calls()?;
+    // The other figures are not lost when cargo cannot build plugins.
+    if let Err(error) = run.plugins() {
+        eprintln!("no cases with plugins: {error}");
+    }
+    Ok(run.rows)
+}
+
+/// A run and what it has so far.
+struct Run<'o> {
     options: &'o Options,
     rows: Vec<Row>,
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
-    let mut report = Report { options: &options, rows: Vec::new() };
-    for guest in GUESTS.into_iter().take(if options.all { 2 } else { 1 }) {
-        real(&mut report, &Image::real(guest)?)?;
-    }
-    let telling = |image: &Generated| options.all || (image.five_levels == image.mixed);
-    for image in Generated::ALL.into_iter().filter(telling) {
-        // Making one takes seconds.
-        if case_names(&image.name()).any(|name| name.contains(&options.filter)) {
-            generated(&mut report, &image.build()?)?;
-        }
-    }
-    if options.filter.is_empty() || "plugin/translate/ plugin/read8/".contains(&options.filter) {
-        plugins(&mut report)?;
-    }
-    if report.rows.is_empty() {
-        return Err(format!("no case holds {:?} in its name", options.filter).into());
-    }
-    println!("{}", table(&report.rows));
-    if let Some(path) = &options.json {
-        std::fs::write(path, serde_json::to_string_pretty(&report.rows)? + "\n")?;
-    }
-    if let Some(path) = &options.svg {
-        plot(&report.rows, path)?;
-    }
-    Ok(())
+/// Every way in which addresses are batched; 0 stands for one by one.
+fn sizes() -> impl Iterator<Item = usize> {
+    [0].into_iter().chain(cases::BATCHES)
 }
 
-/// The names that cases of a generated image can have.
-fn case_names(image: &str) -> impl Iterator<Item = String> {
-    let sizes = || std::iter::once("single".to_owned()).chain(cases::BATCHES.map(|batch| batch.to_string()));
-    let orders =
-        move || Order::ALL.into_iter().flat_map(move |order| sizes().map(move |size| format!("{order}/{size}")));
-    let batched = ["translate", "read8"].into_iter().flat_map(move |what| orders().map(move |rest| (what, rest)));
-    batched.chain([("map", "pages".to_owned())]).map(move |(what, rest)| format!("{what}/{image}/{rest}"))
+fn size_name(size: usize) -> String {
+    if size == 0 { "single".to_owned() } else { size.to_string() }
 }
 
-impl Report<'_> {
-    /// Times a case, if it is asked for.
+/// Sizes of a generated image in an order: all of random ones of base pages, else those that say most.
+fn telling(what: &str, order: Order, size: usize, whole: bool) -> bool {
+    match (what, order) {
+        ("translate", Order::Random) => whole || [0, 1024, MOST].contains(&size),
+        ("translate", _) => size == 1024 || (whole && size == 16),
+        (_, Order::Random) => size == 1024 || (whole && [16, MOST].contains(&size)),
+        _ => false,
+    }
+}
+
+impl Run<'_> {
+    fn wants(&self, name: &str) -> bool {
+        name.contains(&self.options.filter)
+    }
+
+    /// True when there may be a case of a generated image.
+    fn wants_some(&self, image: &str, whole: bool) -> bool {
+        let chosen = |what: &'static str| {
+            let orders = Order::ALL.into_iter();
+            orders.flat_map(move |order| sizes().map(move |size| (what, order, size)))
+        };
+        let mut batched = ["translate", "read8"].into_iter().flat_map(chosen);
+        batched.any(|(what, order, size)| {
+            (self.options.all || telling(what, order, size, whole))
+                && self.wants(&format!("{what}/{image}/{order}/{}", size_name(size)))
+        }) || self.wants(&format!("map/{image}/"))
+    }
+
+    /// Takes a case, if it is asked for.
     fn add<'a>(&mut self, name: &str, case: impl FnOnce() -> Result<Case<'a>>) -> Result<()> {
-        if !name.contains(&self.options.filter) {
-            return Ok(());
+        if self.wants(name) {
+            eprintln!("{name}");
+            self.rows.push(Row::take(case()?, Duration::from_millis(self.options.budget)));
         }
-        eprintln!("{name}");
-        self.time(case()?);
         Ok(())
     }
 
-    fn time(&mut self, mut case: Case<'_>) {
-        let budget = Duration::from_millis(self.options.budget);
-        let mut rows: Vec<Row> = Vec::new();
-        for (index, contender) in case.contenders.iter().enumerate() {
-            rows.push(Row {
-                case: case.name.clone(),
-                contender: contender.name().to_owned(),
-                reference: index < case.references,
-                items: case.items,
-                ns: Vec::new(),
-                ratio: Vec::new(),
-            });
-        }
-        for _ in 0..self.options.runs {
-            let timings = measure::compare(case.items, budget, &mut case.contenders);
-            let best = timings[..case.references].iter().min_by(|one, other| one.ns().total_cmp(&other.ns()));
-            let best = best.unwrap_or(&timings[0]);
-            for (row, timing) in rows.iter_mut().zip(&timings) {
-                row.ns.push(timing.ns());
-                row.ratio.push(timing.ratio_to(best));
+    /// Translation or reads of eight bytes.
+    fn batched(&mut self, what: &str, set: &Checked<'_>, order: Order, size: usize) -> Result<()> {
+        let name = format!("{what}/{}/{order}/{}", set.image().name, size_name(size));
+        self.add(&name, || {
+            Ok(match (what, size) {
+                ("translate", 0) => cases::translate_single(set, order),
+                ("translate", _) => cases::translate_batch(set, order, size),
+                _ => cases::read(set, order, size),
+            })
+        })
+    }
+
+    /// Everything for the image of benchmarks; a few sizes for another one.
+    fn real(&mut self, image: &Image, whole: bool) -> Result<()> {
+        let bare = Bare::new(image)?;
+        let name = &image.name;
+        for order in Order::ALL {
+            let few = checked(bare, order, image.working_set, 8)?;
+            let many = checked(bare, order, MOST, 8)?;
+            for what in ["translate", "read8"] {
+                for size in sizes() {
+                    let telling = whole || (telling(what, order, size, false));
+                    if self.options.all || telling {
+                        self.batched(what, if size > few.addresses().len() { &many } else { &few }, order, size)?;
+                    }
+                }
             }
         }
-        self.rows.extend(rows);
+        self.add(&format!("map/{name}/"), || cases::map(image))?;
+        if !whole {
+            return Ok(());
+        }
+        for batch in [1, 16, 64, 1024] {
+            let pages = checked(bare, Order::Random, cases::page_count(), 4096)?;
+            let case = format!("read4096/{name}/random/{batch}");
+            self.add(&case, || Ok(cases::read_pages(&pages, Order::Random, batch)))?;
+        }
+        self.add(&format!("sequential/{name}/"), || cases::sequential(image))?;
+        self.add(&format!("sequential/{name}/2 threads"), || cases::sequential_by_threads(image))?;
+        let many = checked(bare, Order::Random, MOST, 8)?;
+        self.add(&format!("threads/{name}/translate/1024"), || Ok(cases::translate_by_threads(&many, 1024)))?;
+        let pages = checked(bare, Order::Random, THREAD_PAGES, 4096)?;
+        self.add(&format!("threads/{name}/read4096/64"), || Ok(cases::read_pages_by_threads(&pages, 64)))?;
+        self.add(&format!("scan/{name}/1 pattern"), || cases::scan(image, 1))?;
+        self.add(&format!("scan/{name}/1000 patterns"), || cases::scan(image, 1000))?;
+        self.tools(image, bare)
+    }
+
+    /// The list of processes, and tools in Python beside it and beside translation and reads one by one.
+    fn tools(&mut self, image: &Image, bare: Bare<'_>) -> Result<()> {
+        let path = Image::real_path(GUESTS[0]);
+        let listing = format!("processes/{}", image.name);
+        let mut count = 0;
+        self.add(&listing, || {
+            let (case, processes) = cases::processes(&path, &image.name)?;
+            count = processes;
+            Ok(case)
+        })?;
+        let single = |what| format!("{what}/{}/random/single", image.name);
+        let [translate, read8] = [single("translate"), single("read8")];
+        if path.extension().is_none_or(|extension| extension != "img")
+            || ![&listing, &translate, &read8].into_iter().any(|name| self.wants(name))
+        {
+            return Ok(());
+        }
+        let few = checked(bare, Order::Random, image.working_set, 8)?;
+        for (name, asked) in Tools::new(self.options.python.as_deref(), path).ask(&few, count)? {
+            match asked {
+                Ok(figures) => {
+                    self.join(&translate, figures.translate);
+                    self.join(&read8, figures.read8);
+                    self.join(&listing, figures.processes);
+                }
+                Err(why) => eprintln!("{name} does not take part: {why}; to install: {}", tools::INSTALL),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the figure of a tool to a row.
+    fn join(&mut self, case: &str, mut figure: Figure) {
+        let Some(row) = self.rows.iter_mut().find(|row| row.case == case) else { return };
+        let ours = row.ours().map_or(f64::NAN, Figure::median);
+        figure.role = Role::Peer;
+        figure.ratio = figure.ns.iter().map(|ns| ns / ours).collect();
+        row.figures.push(figure);
+    }
+
+    fn generated(&mut self, image: &Image, whole: bool) -> Result<()> {
+        let bare = Bare::new(image)?;
+        for order in Order::ALL {
+            let set = checked(bare, order, image.working_set, 8)?;
+            for what in ["translate", "read8"] {
+                for size in sizes() {
+                    if self.options.all || telling(what, order, size, whole) {
+                        self.batched(what, &set, order, size)?;
+                    }
+                }
+            }
+        }
+        // More pages than that are more than memory has room for when all are listed.
+        if image.count_pages().is_some_and(|pages| pages < 1 << 23) {
+            self.add(&format!("map/{}/", image.name), || cases::map(image))?;
+        }
+        Ok(())
+    }
+
+    /// Calls of memory that has to be called.
+    fn calls(&mut self) -> Result<()> {
+        let image = Generated { gib: 2, five_levels: true, mixed: false };
+        let name = |state: &str| format!("calls/{}/{state}/16384", image.name());
+        if !self.wants(&name("cold")) && !self.wants(&name("warm")) {
+            return Ok(());
+        }
+        let calls = Calls::count(&image.build()?, 16384)?;
+        for (state, count) in [("cold", calls.cold), ("warm", calls.warm)] {
+            let ours = Figure { ns: vec![count as f64], ratio: vec![1.0], ..Figure::new(cases::OURS, Role::Ours) };
+            let row = Row { case: name(state), per: "calls".to_owned(), items: calls.addresses, figures: vec![ours] };
+            self.rows.push(row);
+        }
+        Ok(())
+    }
+
+    fn plugins(&mut self) -> Result<()> {
+        let filter = &self.options.filter;
+        if !filter.is_empty() && !["plugin/translate/", "plugin/read8/"].iter().any(|name| name.contains(filter)) {
+            return Ok(());
+        }
+        let plugins = Plugins::open(&Image::real_path(GUESTS[0]))?;
+        let addresses = plugins.linked.addresses(Order::Random, 16384, 8);
+        for case in cases::plugins(&plugins, &addresses) {
+            let name = case.name.clone();
+            self.add(&name, || Ok(case))?;
+        }
+        Ok(())
     }
 }
 
 /// Addresses of an image, checked for bare walks.
 fn checked<'a>(bare: Bare<'a>, order: Order, count: usize, span: usize) -> Result<Checked<'a>> {
     Ok(bare.check(bare.image().addresses(order, count, span as u64), span)?)
-}
-
-fn real(report: &mut Report<'_>, image: &Image) -> Result<()> {
-    let bare = Bare::new(image)?;
-    let name = &image.name;
-    for order in Order::ALL {
-        let few = checked(bare, order, image.working_set, 8)?;
-        let many = checked(bare, order, 1 << 20, 8)?;
-        let order = &order.to_string();
-        let telling = |batch: usize| report_all(order, batch);
-        let single = format!("translate/{name}/{order}/single");
-        report.add(&single, || Ok(cases::translate_single(&few, order)))?;
-        for batch in cases::BATCHES.into_iter().filter(|batch| report.options.all || telling(*batch)) {
-            let set = if batch > few.addresses().len() { &many } else { &few };
-            let full = format!("translate/{name}/{order}/{batch}");
-            report.add(&full, || Ok(cases::translate_batch(set, order, batch)))?;
-        }
-        report.add(&format!("read8/{name}/{order}/single"), || Ok(cases::read(&few, order, 0)))?;
-        for batch in cases::BATCHES.into_iter().filter(|batch| report.options.all || telling(*batch)) {
-            let set = if batch > few.addresses().len() { &many } else { &few };
-            report.add(&format!("read8/{name}/{order}/{batch}"), || Ok(cases::read(set, order, batch)))?;
-        }
-    }
-    for batch in [1, 64, 1024] {
-        let pages = checked(bare, Order::Random, cases::page_count(), 4096)?;
-        report.add(&format!("read4096/{name}/random/{batch}"), || Ok(cases::read_pages(&pages, "random", batch)))?;
-    }
-    report.add(&format!("sequential/{name}"), || cases::sequential(image))?;
-    report.add(&format!("map/{name}"), || cases::map(image))?;
-    let many = checked(bare, Order::Random, 1 << 20, 8)?;
-    report.add(&format!("threads/{name}/2"), || Ok(cases::threads(&many)))
-}
-
-/// Sizes and orders that say most.
-fn report_all(order: &str, batch: usize) -> bool {
-    order == "random" || [16, 16384].contains(&batch)
-}
-
-fn generated(report: &mut Report<'_>, image: &Image) -> Result<()> {
-    let bare = Bare::new(image)?;
-    let name = &image.name;
-    for order in Order::ALL {
-        let set = checked(bare, order, image.working_set, 8)?;
-        let order = &order.to_string();
-        let batches = [16, 1024, 1 << 20];
-        let batches: Vec<usize> = cases::BATCHES
-            .into_iter()
-            .filter(|batch| report.options.all || (batches.contains(batch) && (order == "random" || *batch == 1024)))
-            .collect();
-        if order == "random" || report.options.all {
-            let single = format!("translate/{name}/{order}/single");
-            report.add(&single, || Ok(cases::translate_single(&set, order)))?;
-        }
-        for batch in &batches {
-            let full = format!("translate/{name}/{order}/{batch}");
-            report.add(&full, || Ok(cases::translate_batch(&set, order, *batch)))?;
-        }
-        if order == "random" || report.options.all {
-            for batch in batches {
-                report.add(&format!("read8/{name}/{order}/{batch}"), || Ok(cases::read(&set, order, batch)))?;
-            }
-        }
-    }
-    // More pages than that are more runs than the default budget of a map.
-    if image.count_pages().is_some_and(|pages| pages < 1 << 24) {
-        report.add(&format!("map/{name}"), || cases::map(image))?;
-    }
-    Ok(())
-}
-
-fn plugins(report: &mut Report<'_>) -> Result<()> {
-    let plugins = Plugins::open(&Image::real_path(GUESTS[0]))?;
-    let addresses = plugins.linked.addresses(Order::Random, 16384, 8);
-    for case in cases::plugins(&plugins, &addresses) {
-        if case.name.contains(&report.options.filter) {
-            eprintln!("{}", case.name);
-            report.time(case);
-        }
-    }
-    for batch in [1, 64, 16384] {
-        let calls = plugins.calls(batch)?;
-        println!(
-            "a loaded connector without a direct map is called {} times to translate a batch of {batch}, {} times to read it",
-            calls.translate, calls.read
-        );
-    }
-    Ok(())
-}
-
-fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["CASE", "CONTENDER", "NS", "RATIO", "RATIOS OF RUNS"]);
-    let mut last = "";
-    for row in rows {
-        let case = if row.case == last { "" } else { &row.case };
-        last = &row.case;
-        let ratios: Vec<String> = row.ratio.iter().map(|ratio| format!("{ratio:.2}")).collect();
-        table.add_row([
-            Cell::new(case),
-            Cell::new(&row.contender),
-            Cell::new(format!("{:.2}", measure::median(row.ns.clone()))).set_alignment(CellAlignment::Right),
-            Cell::new(format!("{:.2}", measure::median(row.ratio.clone()))).set_alignment(CellAlignment::Right),
-            Cell::new(ratios.join(" ")),
-        ]);
-    }
-    table
-}
-
-/// One line for each case, one mark for each contender, nanoseconds per item on a logarithmic scale.
-fn plot(rows: &[Row], path: &std::path::Path) -> Result<()> {
-    let mut names: Vec<&str> = rows.iter().map(|row| row.case.as_str()).collect();
-    names.dedup();
-    let mut contenders: Vec<&str> = Vec::new();
-    for row in rows {
-        if !contenders.contains(&row.contender.as_str()) {
-            contenders.push(&row.contender);
-        }
-    }
-    let drawing = |error: &dyn std::fmt::Display| -> Error { format!("{}: {error}", path.display()).into() };
-    let height = 140 + 18 * names.len() as u32;
-    let root = SVGBackend::new(path, (1200, height)).into_drawing_area();
-    root.fill(&WHITE).map_err(|error| drawing(&error))?;
-    let ns = |row: &Row| measure::median(row.ns.clone()).max(0.01);
-    let (low, high) = rows.iter().map(ns).fold((f64::MAX, 0.0_f64), |(low, high), ns| (low.min(ns), high.max(ns)));
-    let lines = -1.0..names.len() as f64;
-    let mut chart = ChartBuilder::on(&root)
-        .caption("nanoseconds per item, less is better", ("sans-serif", 18))
-        .margin(10)
-        .x_label_area_size(40)
-        .y_label_area_size(330)
-        .build_cartesian_2d((low / 1.5..high * 1.5).log_scale(), lines)
-        .map_err(|error| drawing(&error))?;
-    let label = |line: &f64| {
-        let index = names.len() as f64 - 1.0 - line;
-        let whole = index.fract().abs() < 1e-6 && index >= 0.0;
-        if whole { names.get(index as usize).copied().unwrap_or_default().to_owned() } else { String::new() }
-    };
-    chart
-        .configure_mesh()
-        .y_labels(names.len() + 2)
-        .y_label_formatter(&label)
-        .x_label_formatter(&|ns| format!("{ns:.1}"))
-        .disable_y_mesh()
-        .draw()
-        .map_err(|error| drawing(&error))?;
-    for (number, contender) in contenders.iter().enumerate() {
-        let colour = Palette99::pick(number).to_rgba();
-        let marks = rows.iter().filter(|row| row.contender == *contender).filter_map(|row| {
-            let line = names.len() as f64 - 1.0 - names.iter().position(|name| *name == row.case)? as f64;
-            Some(Circle::new((ns(row), line), 4, colour.filled()))
-        });
-        chart
-            .draw_series(marks)
-            .map_err(|error| drawing(&error))?
-            .label(*contender)
-            .legend(move |at| Circle::new(at, 4, colour.filled()));
-    }
-    chart
-        .configure_series_labels()
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK)
-        .position(SeriesLabelPosition::LowerRight)
-        .draw()
-        .map_err(|error| drawing(&error))?;
-    root.present().map_err(|error| drawing(&error))
 }
