@@ -23,7 +23,7 @@ use memflow_core::{Error, Result};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Bytes that are read by position. No shared seek offset: calls do not disturb each other.
-pub trait ReadAt {
+pub trait ReadAt: Send + Sync {
     /// The name of the bytes, for messages.
     fn path(&self) -> &Path;
 

@@ -10,6 +10,7 @@
 //!
 //! Each parser is a function from bytes by position ([`ReadAt`]) to a [`ParsedImage`], and knows nothing of files.
 
+mod blocks;
 mod detect;
 pub mod elf;
 pub mod firmware;

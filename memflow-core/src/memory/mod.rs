@@ -24,7 +24,10 @@ pub use self::{
     op::{Outcome, PhysRead, PhysWrite, ReadOp, ViewRead, ViewWrite, WriteOp, finish_reads, finish_writes},
     physical::{Liveness, Metadata, PhysicalMemory, PhysicalMemoryExt},
     run_map::{Piece, Pieces, Run, RunMap},
-    source::{BufferMemory, FileMemory, MapMode, MappedMemory, OwnedBytes, PageBuffer, SourceConfig},
+    source::{
+        BufferMemory, ByteSource, FileMemory, MapMode, MappedMemory, OwnedBytes, PageBuffer, PositionedMemory,
+        SourceConfig,
+    },
 };
 pub(crate) use self::{
     direct_map::Unconfirmed,
