@@ -17,19 +17,10 @@ use std::fmt;
 
 use memflow_core::{Error, Result};
 
-use crate::input::{ReadAt, View};
-
-/// How memory is laid out in a file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Container {
-    /// Bytes of memory and nothing else.
-    Raw,
-    /// LiME, version 1.
-    Lime,
-    /// An ELF core of a machine.
-    ElfCore,
-}
+use crate::{
+    container::{Container, MAGIC},
+    input::{ReadAt, View},
+};
 
 /// How a file is compressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,16 +39,6 @@ pub struct Format {
     pub container: Container,
     /// What it was unpacked from, if anything.
     pub compression: Option<Compression>,
-}
-
-impl fmt::Display for Container {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Raw => "raw",
-            Self::Lime => "LiME",
-            Self::ElfCore => "ELF core",
-        })
-    }
 }
 
 impl fmt::Display for Compression {
@@ -96,11 +77,6 @@ const TO_RAW: &str = "convert it to a raw image, for instance with volatility's 
 
 /// Each with a way out: the tool that converts it, or what to open instead.
 const FOREIGN: &[Foreign] = &[
-    Foreign {
-        magic: b"AVML",
-        name: "an AVML image (LiME version 2, compressed)",
-        way_out: "convert it with `avml-convert --source-format lime_compressed --format lime IN OUT`",
-    },
     Foreign {
         magic: b"KDUMP   ",
         name: "a kdump-compressed file",
@@ -163,11 +139,8 @@ pub(crate) fn detect(input: &dyn ReadAt) -> Result<Detected> {
     let head = usize::try_from(len).ok().and_then(|len| head.get_mut(..len)).unwrap_or_default();
     View::new(input, "memory image").fill(0, head, "memory image")?;
     let head = &*head;
-    if head.starts_with(b"\x7fELF") {
-        return Ok(Detected::Container(Container::ElfCore));
-    }
-    if head.starts_with(b"EMiL") {
-        return Ok(Detected::Container(Container::Lime));
+    if let Some((_, container)) = MAGIC.iter().find(|(magic, _)| head.starts_with(magic)) {
+        return Ok(Detected::Container(*container));
     }
     if head.starts_with(&GZIP_MAGIC) {
         return Ok(Detected::Compressed(Compression::Gzip));

@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use memflow_core::{Error, Result};
+use memflow_core::{Error, Result, memory::PageBuffer};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Bytes that are read by position. No shared seek offset: calls do not disturb each other.
@@ -163,6 +163,34 @@ impl ReadAt for BytesInput<'_> {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let mut rest = usize::try_from(offset).ok().and_then(|offset| self.bytes.get(offset..)).unwrap_or_default();
         rest.read(buf)
+    }
+}
+
+/// Bytes in memory, for keeps.
+#[derive(Debug)]
+pub(crate) struct OwnedInput {
+    path: PathBuf,
+    bytes: PageBuffer,
+}
+
+impl OwnedInput {
+    /// `bytes` under the name `path`.
+    pub(crate) fn new(path: &Path, bytes: PageBuffer) -> Self {
+        Self { path: path.to_owned(), bytes }
+    }
+}
+
+impl ReadAt for OwnedInput {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn size(&self) -> u64 {
+        BytesInput::new(&self.path, self.bytes.bytes()).size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        BytesInput::new(&self.path, self.bytes.bytes()).read_at(offset, buf)
     }
 }
 

@@ -10,7 +10,9 @@
 //!
 //! Each parser is a function from bytes by position ([`ReadAt`]) to a [`ParsedImage`], and knows nothing of files.
 
+pub mod avml;
 mod blocks;
+mod container;
 mod detect;
 pub mod elf;
 pub mod firmware;
@@ -24,8 +26,9 @@ mod raw;
 pub mod unpack;
 
 pub use self::{
-    detect::{Compression, Container, Format},
-    image::{ParseOptions, ParsedImage},
+    container::Container,
+    detect::{Compression, Format},
+    image::{PackedImage, ParseOptions, ParsedImage},
     input::{BytesInput, FileInput, ReadAt},
     open::{Snapshot, open, open_bytes},
     options::{OnProgress, OpenOptions, Progress},

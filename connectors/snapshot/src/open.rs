@@ -7,15 +7,15 @@ use std::{fmt, path::Path, sync::Arc};
 
 use memflow_core::{
     Error, PhysicalMemory, Result,
-    memory::{BufferMemory, FileMemory, MapMode, MappedMemory, SourceConfig},
+    memory::{BufferMemory, FileMemory, Liveness, MapMode, MappedMemory, PageBuffer, PositionedMemory, SourceConfig},
 };
 
 use crate::{
-    detect::{Compression, Container, Detected, Format, detect},
-    elf,
-    image::{ParseOptions, ParsedImage},
-    input::{BytesInput, FileInput, ReadAt},
-    lime,
+    blocks::BlockInput,
+    container::{Container, PackedParser},
+    detect::{Compression, Detected, Format, detect},
+    image::{PackedImage, ParseOptions, ParsedImage},
+    input::{BytesInput, FileInput, OwnedInput, ReadAt},
     options::OpenOptions,
     raw::{Choice, MemoryLayout, choose_layout},
     unpack::{self, UnpackOptions, Unpacked},
@@ -77,12 +77,25 @@ impl fmt::Debug for Snapshot {
 /// ```
 pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
     let input = FileInput::open(path, options.writable)?;
-    let container = match detect(&input)? {
-        Detected::Container(container) => container,
-        Detected::Compressed(compression) => return open_compressed(&input, compression, options),
-    };
+    match detect(&input)? {
+        Detected::Compressed(compression) => {
+            refuse_writing(&input, options, "is compressed")?;
+            open_compressed(&input, compression, options)
+        }
+        Detected::Container(container) => match container.packed() {
+            Some(parser) => {
+                refuse_writing(&input, options, "is compressed")?;
+                open_packed(Arc::new(input), container, parser, options)
+            }
+            None => open_plain(input, container, options),
+        },
+    }
+}
+
+/// Opens a file whose memory lies in it as it is.
+fn open_plain(input: FileInput, container: Container, options: &OpenOptions<'_>) -> Result<Snapshot> {
     let parsed = parse(&input, container, options)?;
-    let config = parsed.config(path);
+    let config = parsed.config(input.path());
     let live = options.live.unwrap_or(container == Container::Raw);
     let mode = match (options.writable, live) {
         (true, _) => MapMode::SharedWritable,
@@ -97,11 +110,27 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
         }
         Err(Error::Range { .. }) => {
             let problem = "shrank while it was opened; is it still being written?";
-            return Err(Error::File { path: path.to_owned(), problem: problem.into() });
+            return Err(Error::File { path: input.path().to_owned(), problem: problem.into() });
         }
         Err(error) => return Err(error),
     };
     Ok(parsed.finish(memory, Format { container, compression: None }))
+}
+
+/// Opens a container that compresses its memory piece by piece: the pieces are unpacked as they are asked for.
+fn open_packed(
+    input: Arc<dyn ReadAt>,
+    container: Container,
+    parser: PackedParser,
+    options: &OpenOptions<'_>,
+) -> Result<Snapshot> {
+    refuse_layout(&*input, container, options)?;
+    let path = input.path().to_owned();
+    let PackedImage { image, excluded, blocks } = parser(input, ParseOptions { partial: options.partial })?;
+    let parsed = Parsed { image, alternatives: Vec::new() };
+    let source = BlockInput::new(&path, blocks, options.unpacked_cache());
+    let memory = PositionedMemory::new(parsed.config(&path), source, Liveness::Frozen, true).with_excluded(excluded);
+    Ok(parsed.finish(Arc::new(memory), Format { container, compression: None }))
 }
 
 /// Opens an image that lies in memory, such as one built into a program; `name` stands for its path in messages.
@@ -125,19 +154,22 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
 /// ```
 pub fn open_bytes(name: &str, bytes: &[u8], options: &OpenOptions<'_>) -> Result<Snapshot> {
     let input = BytesInput::new(name.as_ref(), bytes);
-    match detect(&input)? {
-        Detected::Compressed(compression) => open_compressed(&input, compression, options),
-        Detected::Container(container) => {
-            refuse_writing(&input, options, "lies in memory")?;
-            let parsed = parse(&input, container, options)?;
-            let memory = BufferMemory::new(parsed.config(input.path()), bytes.to_vec())?;
-            Ok(parsed.finish(Arc::new(memory), Format { container, compression: None }))
-        }
+    refuse_writing(&input, options, "lies in memory")?;
+    let container = match detect(&input)? {
+        Detected::Compressed(compression) => return open_compressed(&input, compression, options),
+        Detected::Container(container) => container,
+    };
+    if let Some(parser) = container.packed() {
+        let mut kept = PageBuffer::new();
+        kept.append(bytes)?;
+        return open_packed(Arc::new(OwnedInput::new(name.as_ref(), kept)), container, parser, options);
     }
+    let parsed = parse(&input, container, options)?;
+    let memory = BufferMemory::new(parsed.config(input.path()), bytes.to_vec())?;
+    Ok(parsed.finish(Arc::new(memory), Format { container, compression: None }))
 }
 
 fn open_compressed(input: &dyn ReadAt, compression: Compression, options: &OpenOptions<'_>) -> Result<Snapshot> {
-    refuse_writing(input, options, "is compressed")?;
     let unpack_options = UnpackOptions {
         max_unpacked: options.max_unpacked,
         partial: options.partial,
@@ -158,10 +190,21 @@ fn open_compressed(input: &dyn ReadAt, compression: Compression, options: &OpenO
             });
         }
     };
-    let mut parsed = parse(&inner, container, options).map_err(inside)?;
-    parsed.image.notes.splice(0..0, notes);
-    let memory = BufferMemory::new(parsed.config(input.path()), bytes)?;
-    Ok(parsed.finish(Arc::new(memory), Format { container, compression: Some(compression) }))
+    let format = Format { container, compression: Some(compression) };
+    let mut snapshot = match container.packed() {
+        Some(parser) => {
+            let inner = Arc::new(OwnedInput::new(input.path(), bytes));
+            open_packed(inner, container, parser, options).map_err(inside)?
+        }
+        None => {
+            let parsed = parse(&inner, container, options).map_err(inside)?;
+            let memory = BufferMemory::new(parsed.config(input.path()), bytes)?;
+            parsed.finish(Arc::new(memory), format)
+        }
+    };
+    snapshot.format = format;
+    snapshot.notes.splice(0..0, notes);
+    Ok(snapshot)
 }
 
 fn refuse_writing(input: &dyn ReadAt, options: &OpenOptions<'_>, why: &str) -> Result<()> {
@@ -190,11 +233,14 @@ impl Parsed {
 }
 
 fn parse(input: &dyn ReadAt, container: Container, options: &OpenOptions<'_>) -> Result<Parsed> {
-    let parser = match container {
-        Container::Raw => return parse_raw(input, options),
-        Container::Lime => lime::parse,
-        Container::ElfCore => elf::parse,
-    };
+    let Some(parser) = container.plain() else { return parse_raw(input, options) };
+    refuse_layout(input, container, options)?;
+    let image = parser(input, ParseOptions { partial: options.partial })?;
+    Ok(Parsed { image, alternatives: Vec::new() })
+}
+
+/// A container says where its memory lies; nobody else may.
+fn refuse_layout(input: &dyn ReadAt, container: Container, options: &OpenOptions<'_>) -> Result<()> {
     if options.layout != MemoryLayout::Auto {
         return Err(Error::Argument {
             what: "memory layout".into(),
@@ -206,8 +252,7 @@ fn parse(input: &dyn ReadAt, container: Container, options: &OpenOptions<'_>) ->
             found: options.layout.to_string(),
         });
     }
-    let image = parser(input, ParseOptions { partial: options.partial })?;
-    Ok(Parsed { image, alternatives: Vec::new() })
+    Ok(())
 }
 
 fn parse_raw(input: &dyn ReadAt, options: &OpenOptions<'_>) -> Result<Parsed> {

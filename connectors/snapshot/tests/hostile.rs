@@ -5,9 +5,10 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{
-    Segment, elf as write_elf, gzip_stored, lime as write_lime, note, pattern, prstatus64, qemu_note, zstd_raw,
+    Segment, avml as write_avml, elf as write_elf, gzip_stored, lime as write_lime, note, pattern, prstatus64,
+    qemu_note, zstd_raw,
 };
-use memflow_core::memory::RunMap;
+use memflow_core::memory::{PhysicalMemoryExt, RunMap};
 use memflow_snapshot::{BytesInput, OpenOptions, ParseOptions, ReadAt, elf, lime, open_bytes, unpack};
 
 /// What one case may take at most, on a machine that has other things to do too.
@@ -243,4 +244,25 @@ fn ranges_with_padding_between_them_cost_in_proportion() {
     let image = lime::parse(&input(&bytes), ParseOptions::default()).unwrap();
     assert_eq!(image.runs.runs().len(), 50_000);
     assert!(started.elapsed() < Duration::from_secs(20), "took {:?}", started.elapsed());
+}
+
+#[test]
+fn damaged_avml_images_never_give_wrong_bytes() {
+    let ranges = [(0x1000, pattern(1, 100)), (0x2000, pattern(2, 300)), (0x8000, vec![0; 64])];
+    let bytes = write_avml(&ranges);
+    mutate(&bytes, 12_000, |bytes| {
+        for partial in [false, true] {
+            let options = OpenOptions { partial, ..OpenOptions::default() };
+            let Ok(snapshot) = open_bytes("hostile", bytes, &options) else { continue };
+            let metadata = snapshot.memory.metadata();
+            for run in metadata.runs.runs() {
+                let mut buf = vec![0xaa; run.range.len().min(0x400) as usize];
+                // Chunks have checksums, so what is read is what was written, wherever the header now says that it lies.
+                if snapshot.memory.read_into(run.range.start(), &mut buf).is_ok() && snapshot.notes.is_empty() {
+                    let known = ranges.iter().any(|(_, bytes)| bytes.starts_with(&buf) || buf.starts_with(bytes));
+                    assert!(known, "{run:?}");
+                }
+            }
+        }
+    });
 }

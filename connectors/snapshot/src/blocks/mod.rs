@@ -60,6 +60,20 @@ pub(crate) trait Blocks: Send + Sync {
     fn unpack(&self, block: &Block, bytes: &mut [u8]) -> io::Result<()>;
 }
 
+impl Blocks for Box<dyn Blocks> {
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+
+    fn find(&self, offset: u64) -> io::Result<Block> {
+        (**self).find(offset)
+    }
+
+    fn unpack(&self, block: &Block, bytes: &mut [u8]) -> io::Result<()> {
+        (**self).unpack(block, bytes)
+    }
+}
+
 /// The error for a block that makes no sense.
 pub(crate) fn damaged(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
