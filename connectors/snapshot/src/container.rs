@@ -11,7 +11,7 @@ use crate::{
     avml, elf,
     image::{PackedImage, ParseOptions, ParsedImage},
     input::ReadAt,
-    lime,
+    kdump, lime,
 };
 
 /// How memory is laid out in a file.
@@ -24,6 +24,8 @@ pub enum Container {
     Lime,
     /// AVML, which calls itself version 2 of LiME: compressed with snappy.
     Avml,
+    /// kdump-compressed, by makedumpfile or QEMU.
+    Kdump,
     /// An ELF core of a machine.
     ElfCore,
 }
@@ -34,8 +36,13 @@ pub(crate) type PlainParser = fn(&dyn ReadAt, ParseOptions) -> Result<ParsedImag
 pub(crate) type PackedParser = fn(Arc<dyn ReadAt>, ParseOptions) -> Result<PackedImage>;
 
 /// The first bytes of each container.
-pub(crate) const MAGIC: &[(&[u8], Container)] =
-    &[(b"\x7fELF", Container::ElfCore), (b"EMiL", Container::Lime), (b"AVML", Container::Avml)];
+pub(crate) const MAGIC: &[(&[u8], Container)] = &[
+    (b"\x7fELF", Container::ElfCore),
+    (b"EMiL", Container::Lime),
+    (b"AVML", Container::Avml),
+    (b"KDUMP   ", Container::Kdump),
+    (b"DISKDUMP", Container::Kdump),
+];
 
 impl Container {
     /// Who reads it, if its memory lies in it as it is; a raw image is read by nobody.
@@ -43,7 +50,7 @@ impl Container {
         match self {
             Self::Lime => Some(lime::parse),
             Self::ElfCore => Some(elf::parse),
-            Self::Raw | Self::Avml => None,
+            Self::Raw | Self::Avml | Self::Kdump => None,
         }
     }
 
@@ -51,6 +58,7 @@ impl Container {
     pub(crate) fn packed(self) -> Option<PackedParser> {
         match self {
             Self::Avml => Some(avml::parse),
+            Self::Kdump => Some(kdump::parse),
             Self::Raw | Self::Lime | Self::ElfCore => None,
         }
     }
@@ -62,6 +70,7 @@ impl fmt::Display for Container {
             Self::Raw => "raw",
             Self::Lime => "LiME",
             Self::Avml => "AVML",
+            Self::Kdump => "kdump",
             Self::ElfCore => "ELF core",
         })
     }

@@ -19,6 +19,7 @@ use memflow_core::{Error, Result};
 
 use crate::{
     container::{Container, MAGIC},
+    flattened,
     input::{ReadAt, View},
 };
 
@@ -63,6 +64,8 @@ impl fmt::Display for Format {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Detected {
     Compressed(Compression),
+    /// A container in pieces that have to be put in order.
+    Flattened,
     Container(Container),
 }
 
@@ -77,16 +80,6 @@ const TO_RAW: &str = "convert it to a raw image, for instance with volatility's 
 
 /// Each with a way out: the tool that converts it, or what to open instead.
 const FOREIGN: &[Foreign] = &[
-    Foreign {
-        magic: b"KDUMP   ",
-        name: "a kdump-compressed file",
-        way_out: "dump with `makedumpfile -E` to get an ELF core",
-    },
-    Foreign {
-        magic: b"makedumpfile\0",
-        name: "a flattened makedumpfile dump",
-        way_out: "rearrange it with `makedumpfile -R OUT < IN`, or dump with `makedumpfile -E` to get an ELF core",
-    },
     Foreign { magic: b"PAGEDU64", name: "a Windows crash dump", way_out: TO_RAW },
     Foreign { magic: b"PAGEDUMP", name: "a Windows crash dump", way_out: TO_RAW },
     Foreign {
@@ -141,6 +134,9 @@ pub(crate) fn detect(input: &dyn ReadAt) -> Result<Detected> {
     let head = &*head;
     if let Some((_, container)) = MAGIC.iter().find(|(magic, _)| head.starts_with(magic)) {
         return Ok(Detected::Container(*container));
+    }
+    if head.starts_with(flattened::MAGIC) {
+        return Ok(Detected::Flattened);
     }
     if head.starts_with(&GZIP_MAGIC) {
         return Ok(Detected::Compressed(Compression::Gzip));

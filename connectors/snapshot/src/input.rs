@@ -19,7 +19,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use memflow_core::{Error, Result, memory::PageBuffer};
+use memflow_core::{
+    Error, Result,
+    memory::{ByteSource, PageBuffer},
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Bytes that are read by position. No shared seek offset: calls do not disturb each other.
@@ -180,6 +183,18 @@ impl OwnedInput {
     }
 }
 
+impl OwnedInput {
+    /// A copy of `bytes`.
+    ///
+    /// # Errors
+    /// As [`PageBuffer::append`].
+    pub(crate) fn copy(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let mut copy = PageBuffer::new();
+        copy.append(bytes)?;
+        Ok(Self::new(path, copy))
+    }
+}
+
 impl ReadAt for OwnedInput {
     fn path(&self) -> &Path {
         &self.path
@@ -191,6 +206,23 @@ impl ReadAt for OwnedInput {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         BytesInput::new(&self.path, self.bytes.bytes()).read_at(offset, buf)
+    }
+}
+
+/// Any input as what memory is made over.
+#[derive(Debug)]
+pub(crate) struct InputSource<I>(I);
+
+impl<I: ReadAt> InputSource<I> {
+    /// The bytes of `input`.
+    pub(crate) fn new(input: I) -> Self {
+        Self(input)
+    }
+}
+
+impl<I: ReadAt> ByteSource for InputSource<I> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, buf)
     }
 }
 

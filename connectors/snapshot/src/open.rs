@@ -14,8 +14,9 @@ use crate::{
     blocks::BlockInput,
     container::{Container, PackedParser},
     detect::{Compression, Detected, Format, detect},
+    flattened::Flattened,
     image::{PackedImage, ParseOptions, ParsedImage},
-    input::{BytesInput, FileInput, OwnedInput, ReadAt},
+    input::{BytesInput, FileInput, InputSource, OwnedInput, ReadAt},
     options::OpenOptions,
     raw::{Choice, MemoryLayout, choose_layout},
     unpack::{self, UnpackOptions, Unpacked},
@@ -82,6 +83,10 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
             refuse_writing(&input, options, "is compressed")?;
             open_compressed(&input, compression, options)
         }
+        Detected::Flattened => {
+            refuse_writing(&input, options, "is flattened")?;
+            open_flattened(Arc::new(input), options)
+        }
         Detected::Container(container) => match container.packed() {
             Some(parser) => {
                 refuse_writing(&input, options, "is compressed")?;
@@ -133,6 +138,31 @@ fn open_packed(
     Ok(parsed.finish(Arc::new(memory), Format { container, compression: None }))
 }
 
+/// Opens a container whose pieces are in any order.
+fn open_flattened(input: Arc<dyn ReadAt>, options: &OpenOptions<'_>) -> Result<Snapshot> {
+    let inside = |error: Error| error.context("inside a flattened dump".to_owned());
+    let (input, notes) = Flattened::read(input, ParseOptions { partial: options.partial })?;
+    let mut snapshot = match detect(&input).map_err(inside)? {
+        Detected::Container(container) => match container.packed() {
+            Some(parser) => open_packed(Arc::new(input), container, parser, options).map_err(inside)?,
+            None => {
+                let parsed = parse(&input, container, options).map_err(inside)?;
+                let config = parsed.config(input.path());
+                let memory = PositionedMemory::new(config, InputSource::new(input), Liveness::Frozen, true);
+                parsed.finish(Arc::new(memory), Format { container, compression: None })
+            }
+        },
+        Detected::Flattened | Detected::Compressed(_) => {
+            return Err(Error::Unsupported {
+                what: format!("{}: a compressed file inside a flattened dump", input.path().display()),
+                why: "makedumpfile writes dumps there; rearrange it with `makedumpfile -R OUT < IN`".to_owned(),
+            });
+        }
+    };
+    snapshot.notes.splice(0..0, notes);
+    Ok(snapshot)
+}
+
 /// Opens an image that lies in memory, such as one built into a program; `name` stands for its path in messages.
 ///
 /// # Errors
@@ -157,12 +187,11 @@ pub fn open_bytes(name: &str, bytes: &[u8], options: &OpenOptions<'_>) -> Result
     refuse_writing(&input, options, "lies in memory")?;
     let container = match detect(&input)? {
         Detected::Compressed(compression) => return open_compressed(&input, compression, options),
+        Detected::Flattened => return open_flattened(Arc::new(OwnedInput::copy(name.as_ref(), bytes)?), options),
         Detected::Container(container) => container,
     };
     if let Some(parser) = container.packed() {
-        let mut kept = PageBuffer::new();
-        kept.append(bytes)?;
-        return open_packed(Arc::new(OwnedInput::new(name.as_ref(), kept)), container, parser, options);
+        return open_packed(Arc::new(OwnedInput::copy(name.as_ref(), bytes)?), container, parser, options);
     }
     let parsed = parse(&input, container, options)?;
     let memory = BufferMemory::new(parsed.config(input.path()), bytes.to_vec())?;
@@ -181,28 +210,25 @@ fn open_compressed(input: &dyn ReadAt, compression: Compression, options: &OpenO
     };
     let inner = BytesInput::new(input.path(), bytes.bytes());
     let inside = |error: Error| error.context(format!("inside the {compression} stream"));
-    let container = match detect(&inner).map_err(inside)? {
-        Detected::Container(container) => container,
+    let keep = |bytes: PageBuffer| Arc::new(OwnedInput::new(input.path(), bytes));
+    let mut snapshot = match detect(&inner).map_err(inside)? {
         Detected::Compressed(again) => {
             return Err(Error::Unsupported {
                 what: format!("{}: a {again} stream inside a {compression} stream", input.path().display()),
                 why: "one compression is unpacked; unpack the outer one first".to_owned(),
             });
         }
+        Detected::Flattened => open_flattened(keep(bytes), options).map_err(inside)?,
+        Detected::Container(container) => match container.packed() {
+            Some(parser) => open_packed(keep(bytes), container, parser, options).map_err(inside)?,
+            None => {
+                let parsed = parse(&inner, container, options).map_err(inside)?;
+                let memory = BufferMemory::new(parsed.config(input.path()), bytes)?;
+                parsed.finish(Arc::new(memory), Format { container, compression: None })
+            }
+        },
     };
-    let format = Format { container, compression: Some(compression) };
-    let mut snapshot = match container.packed() {
-        Some(parser) => {
-            let inner = Arc::new(OwnedInput::new(input.path(), bytes));
-            open_packed(inner, container, parser, options).map_err(inside)?
-        }
-        None => {
-            let parsed = parse(&inner, container, options).map_err(inside)?;
-            let memory = BufferMemory::new(parsed.config(input.path()), bytes)?;
-            parsed.finish(Arc::new(memory), format)
-        }
-    };
-    snapshot.format = format;
+    snapshot.format.compression = Some(compression);
     snapshot.notes.splice(0..0, notes);
     Ok(snapshot)
 }

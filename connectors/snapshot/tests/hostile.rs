@@ -31,7 +31,13 @@ impl Numbers {
 }
 
 /// Calls `check` with every byte of `bytes` replaced by each of several values, then with `random` combined mutations.
-fn mutate(bytes: &[u8], random: usize, mut check: impl FnMut(&[u8])) {
+fn mutate(bytes: &[u8], random: usize, check: impl FnMut(&[u8])) {
+    let all: Vec<usize> = (0..bytes.len()).collect();
+    mutate_at(bytes, &all, random, check);
+}
+
+/// The same with the bytes at some places only, which most of the random mutations hit too.
+fn mutate_at(bytes: &[u8], places: &[usize], random: usize, mut check: impl FnMut(&[u8])) {
     let mut cases = 0;
     let mut timed = |bytes: &[u8]| {
         let started = Instant::now();
@@ -40,7 +46,7 @@ fn mutate(bytes: &[u8], random: usize, mut check: impl FnMut(&[u8])) {
         cases += 1;
     };
     let mut work = bytes.to_vec();
-    for at in 0..bytes.len() {
+    for &at in places {
         for value in [0, 1, 4, 0x7f, 0x80, 0xff, bytes[at].wrapping_add(1), bytes[at].wrapping_sub(1)] {
             work[at] = value;
             timed(&work);
@@ -52,7 +58,8 @@ fn mutate(bytes: &[u8], random: usize, mut check: impl FnMut(&[u8])) {
     for _ in 0..random {
         let mut work = bytes.to_vec();
         for _ in 0..=numbers.below(4) {
-            let at = numbers.below(work.len());
+            let place = places[numbers.below(places.len())];
+            let at = if numbers.below(8) == 0 { numbers.below(work.len()) } else { place.min(work.len() - 1) };
             match numbers.below(5) {
                 0 => work[at] = numbers.next() as u8,
                 1 => work[at] ^= 1 << numbers.below(8),
@@ -262,6 +269,30 @@ fn damaged_avml_images_never_give_wrong_bytes() {
                     let known = ranges.iter().any(|(_, bytes)| bytes.starts_with(&buf) || buf.starts_with(bytes));
                     assert!(known, "{run:?}");
                 }
+            }
+        }
+    });
+}
+
+#[test]
+fn damaged_kdumps_open_or_are_refused_in_bounded_time() {
+    let pages = vec![(1, Some(pattern(1, 4096))), (2, None), (5, Some(vec![7; 4096]))];
+    let bytes = common::kdump::Kdump { pages, notes: prstatus64(1, 2), ..Default::default() }.write();
+    // Zeros and bits in between are not worth mutating one by one.
+    let interesting: Vec<usize> = (0..12)
+        .chain(400..470)
+        .chain(4096..4096 + 104)
+        .chain(2 * 4096..2 * 4096 + 4)
+        .chain(4 * 4096..4 * 4096 + 48)
+        .collect();
+    mutate_at(&bytes, &interesting, 12_000, |bytes| {
+        for partial in [false, true] {
+            let Ok(snapshot) = open_bytes("hostile", bytes, &OpenOptions { partial, ..OpenOptions::default() }) else {
+                continue;
+            };
+            for run in snapshot.memory.metadata().runs.runs().iter().take(8) {
+                // Whatever comes, it comes soon and is an answer.
+                let _ = snapshot.memory.read_into(run.range.start(), &mut [0; 64]);
             }
         }
     });
