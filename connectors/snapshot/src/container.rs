@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 use memflow_core::Result;
 
 use crate::{
-    avml, elf,
+    avml, crash_dump, elf,
     image::{PackedImage, ParseOptions, ParsedImage},
     input::ReadAt,
     kdump, lime,
@@ -26,6 +26,8 @@ pub enum Container {
     Avml,
     /// kdump-compressed, by makedumpfile or QEMU.
     Kdump,
+    /// A crash dump of Windows.
+    CrashDump,
     /// An ELF core of a machine.
     ElfCore,
 }
@@ -42,6 +44,8 @@ pub(crate) const MAGIC: &[(&[u8], Container)] = &[
     (b"AVML", Container::Avml),
     (b"KDUMP   ", Container::Kdump),
     (b"DISKDUMP", Container::Kdump),
+    (b"PAGEDU64", Container::CrashDump),
+    (b"PAGEDUMP", Container::CrashDump),
 ];
 
 impl Container {
@@ -49,6 +53,7 @@ impl Container {
     pub(crate) fn plain(self) -> Option<PlainParser> {
         match self {
             Self::Lime => Some(lime::parse),
+            Self::CrashDump => Some(crash_dump::parse),
             Self::ElfCore => Some(elf::parse),
             Self::Raw | Self::Avml | Self::Kdump => None,
         }
@@ -59,7 +64,7 @@ impl Container {
         match self {
             Self::Avml => Some(avml::parse),
             Self::Kdump => Some(kdump::parse),
-            Self::Raw | Self::Lime | Self::ElfCore => None,
+            Self::Raw | Self::Lime | Self::CrashDump | Self::ElfCore => None,
         }
     }
 }
@@ -71,6 +76,7 @@ impl fmt::Display for Container {
             Self::Lime => "LiME",
             Self::Avml => "AVML",
             Self::Kdump => "kdump",
+            Self::CrashDump => "Windows crash dump",
             Self::ElfCore => "ELF core",
         })
     }

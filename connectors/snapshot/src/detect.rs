@@ -80,8 +80,6 @@ const TO_RAW: &str = "convert it to a raw image, for instance with volatility's 
 
 /// Each with a way out: the tool that converts it, or what to open instead.
 const FOREIGN: &[Foreign] = &[
-    Foreign { magic: b"PAGEDU64", name: "a Windows crash dump", way_out: TO_RAW },
-    Foreign { magic: b"PAGEDUMP", name: "a Windows crash dump", way_out: TO_RAW },
     Foreign {
         magic: b"MDMP",
         name: "a Windows minidump, of a single process",

@@ -11,8 +11,10 @@
 //! Each parser is a function from bytes by position ([`ReadAt`]) to a [`ParsedImage`], and knows nothing of files.
 
 pub mod avml;
+mod bitmap;
 mod blocks;
 mod container;
+pub mod crash_dump;
 mod detect;
 pub mod elf;
 pub mod firmware;

@@ -9,7 +9,7 @@ use common::{
     qemu_note, zstd_raw,
 };
 use memflow_core::memory::{PhysicalMemoryExt, RunMap};
-use memflow_snapshot::{BytesInput, OpenOptions, ParseOptions, ReadAt, elf, lime, open_bytes, unpack};
+use memflow_snapshot::{BytesInput, OpenOptions, ParseOptions, ReadAt, crash_dump, elf, lime, open_bytes, unpack};
 
 /// What one case may take at most, on a machine that has other things to do too.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,6 +28,12 @@ impl Numbers {
     fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
+}
+
+/// Places in `bytes` that are worth changing: those that are not what a header is filled with.
+fn telling(bytes: &[u8]) -> Vec<usize> {
+    let filling = |at: &usize| bytes[*at] == b"PAGE"[at % 4] || bytes[*at] == 0;
+    (0..bytes.len()).filter(|at| !filling(at)).take(600).collect()
 }
 
 /// Calls `check` with every byte of `bytes` replaced by each of several values, then with `random` combined mutations.
@@ -296,4 +302,22 @@ fn damaged_kdumps_open_or_are_refused_in_bounded_time() {
             }
         }
     });
+}
+
+#[test]
+fn mutated_crash_dumps_never_panic() {
+    use common::crash_dump::{bitmap, header32, header64, old_bitmap, ranges};
+    let runs = [(1, 1), (4, 1)];
+    let pages = [pattern(1, 4096), pattern(2, 4096)].concat();
+    for head in [
+        header64(0x8664, 1, &runs),
+        header32(1, 1, &[(1, 1), (4, 1)]),
+        [header64(0x8664, 5, &runs), bitmap(b"FDMP", 0x2000, &[1, 4], 64)].concat(),
+        [header32(2, 0, &[]), old_bitmap(0x1000, false, &[1, 4], 64)].concat(),
+        [header64(0x8664, 8, &runs), ranges(&runs, None)].concat(),
+        [header64(0x8664, 10, &runs), ranges(&runs, Some(2))].concat(),
+    ] {
+        let bytes = [head, pages.clone()].concat();
+        mutate_at(&bytes, &telling(&bytes), 10_000, |bytes| check_parser(crash_dump::parse, bytes));
+    }
 }

@@ -16,7 +16,7 @@ mod table_pages;
 pub use self::{
     control::{Control, Pause, RunState},
     direct_map::{Backing, DirectMap, DirectRegion, LoadError},
-    facts::{AArch64Registers, MachineKind, TargetFacts, VcpuRegisters, X86Registers},
+    facts::{AArch64Registers, BugCheck, MachineKind, TargetFacts, VcpuRegisters, WindowsFacts, X86Registers},
     layer::{
         CacheConfig, CacheLayer, CacheStats, DelayLayer, LatencyHistogram, Metrics, MetricsLayer, MetricsSnapshot,
         OpCounts, ReadOnlyLayer, Validity,

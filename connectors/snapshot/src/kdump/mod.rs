@@ -9,7 +9,6 @@
 //!
 //! Owns: the order in which the parts are read. Must not know: files, what lies in the memory.
 
-mod bitmap;
 mod header;
 mod pages;
 
@@ -21,11 +20,11 @@ use memflow_core::{
 };
 
 use self::{
-    bitmap::Bitmap,
     header::{DESCRIPTOR, Header},
     pages::Pages,
 };
 use crate::{
+    bitmap::Bitmap,
     elf::{self, Notes},
     image::{PackedImage, ParseOptions, ParsedImage},
     input::{ReadAt, View},
@@ -63,9 +62,9 @@ pub fn parse(input: Arc<dyn ReadAt>, options: ParseOptions) -> Result<PackedImag
         }
         image.notes.push(format!("pages are missing: expected {expected}, found {found}"));
     }
-    let runs = dumped.runs(header.block_size, room);
+    let runs = dumped.runs(header.block_size, 0, room);
     image.runs = RunMap::new(runs)?;
-    let excluded = RunMap::new(memory.within(part).without(&dumped).runs(header.block_size, u64::MAX))?;
+    let excluded = RunMap::new(memory.within(part).without(&dumped).runs(header.block_size, 0, u64::MAX))?;
     if header.part.is_some() {
         image.notes.push(format!(
             "this is one part of a dump that was split; pages from {} are in it",

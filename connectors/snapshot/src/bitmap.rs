@@ -19,14 +19,14 @@ use crate::input::View;
 
 /// A set of page frame numbers.
 #[derive(Clone, Debug)]
-pub(super) struct Bitmap {
+pub(crate) struct Bitmap {
     /// Page `n` is bit `n % 64` of word `n / 64`.
     words: Vec<u64>,
 }
 
 impl Bitmap {
     /// Reads the bits of `pages` pages at `at`.
-    pub(super) fn read(view: &View<'_>, at: u64, pages: u64, what: &str) -> Result<Self> {
+    pub(crate) fn read(view: &View<'_>, at: u64, pages: u64, what: &str) -> Result<Self> {
         let bytes = view.bytes(at, pages.div_ceil(8), what)?;
         let mut words: Vec<u64> = bytes
             .chunks(8)
@@ -48,7 +48,7 @@ impl Bitmap {
     }
 
     /// The pages of a range only.
-    pub(super) fn within(mut self, range: Range<u64>) -> Self {
+    pub(crate) fn within(mut self, range: Range<u64>) -> Self {
         for (index, word) in (0u64..).zip(&mut self.words) {
             let first = index.saturating_mul(64);
             let below = |page: u64| ones_below(page.saturating_sub(first).min(64));
@@ -58,7 +58,7 @@ impl Bitmap {
     }
 
     /// The pages that are not in `other`.
-    pub(super) fn without(mut self, other: &Self) -> Self {
+    pub(crate) fn without(mut self, other: &Self) -> Self {
         for (word, other) in self.words.iter_mut().zip(&other.words) {
             *word &= !other;
         }
@@ -66,13 +66,13 @@ impl Bitmap {
     }
 
     /// How many pages are in it.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.words.iter().fold(0, |sum: u64, word| sum.saturating_add(word.count_ones().into()))
     }
 
-    /// A run for each group of consecutive pages of `page_size` bytes; offsets count the pages in the set. At most the first `most` pages.
-    pub(super) fn runs(&self, page_size: u64, most: u64) -> impl Iterator<Item = Run> {
-        let mut offset: u64 = 0;
+    /// A run for each group of consecutive pages of `page_size` bytes, which follow each other from `offset` on. At most the first `most`
+    /// pages.
+    pub(crate) fn runs(&self, page_size: u64, mut offset: u64, most: u64) -> impl Iterator<Item = Run> {
         let mut left = most;
         self.groups().map_while(move |group| {
             let pages = group.end.saturating_sub(group.start).min(left);
@@ -154,7 +154,7 @@ mod tests {
                 offset: index * 0x1000,
             }))
             .unwrap();
-            prop_assert_eq!(RunMap::new(bits.runs(0x1000, most)).unwrap(), expected);
+            prop_assert_eq!(RunMap::new(bits.runs(0x1000, 0, most)).unwrap(), expected);
             prop_assert_eq!(bits.count(), (0..pages).filter(|page| set(*page)).count() as u64);
             prop_assert_eq!(bits.clone().without(&bits).count(), 0);
         }
