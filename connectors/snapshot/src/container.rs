@@ -28,6 +28,8 @@ pub enum Container {
     Kdump,
     /// A crash dump of Windows.
     CrashDump,
+    /// Memory of VMware, laid out as the state beside or around it says.
+    Vmware,
     /// An ELF core of a machine.
     ElfCore,
 }
@@ -55,7 +57,7 @@ impl Container {
             Self::Lime => Some(lime::parse),
             Self::CrashDump => Some(crash_dump::parse),
             Self::ElfCore => Some(elf::parse),
-            Self::Raw | Self::Avml | Self::Kdump => None,
+            Self::Raw | Self::Vmware | Self::Avml | Self::Kdump => None,
         }
     }
 
@@ -64,7 +66,7 @@ impl Container {
         match self {
             Self::Avml => Some(avml::parse),
             Self::Kdump => Some(kdump::parse),
-            Self::Raw | Self::Lime | Self::CrashDump | Self::ElfCore => None,
+            Self::Raw | Self::Vmware | Self::Lime | Self::CrashDump | Self::ElfCore => None,
         }
     }
 }
@@ -77,6 +79,7 @@ impl fmt::Display for Container {
             Self::Avml => "AVML",
             Self::Kdump => "kdump",
             Self::CrashDump => "Windows crash dump",
+            Self::Vmware => "VMware memory",
             Self::ElfCore => "ELF core",
         })
     }

@@ -21,6 +21,7 @@ use crate::{
     container::{Container, MAGIC},
     flattened,
     input::{ReadAt, View},
+    vmware,
 };
 
 /// How a file is compressed.
@@ -66,6 +67,8 @@ pub(crate) enum Detected {
     Compressed(Compression),
     /// A container in pieces that have to be put in order.
     Flattened,
+    /// What belongs to memory that may lie beside it.
+    VmwareState,
     Container(Container),
 }
 
@@ -86,9 +89,6 @@ const FOREIGN: &[Foreign] = &[
         way_out: "a memory image of the whole machine is needed",
     },
     Foreign { magic: b"HIBR", name: "a Windows hibernation file", way_out: TO_RAW },
-    Foreign { magic: b"\xd2\xbe\xd2\xbe", name: "a VMware snapshot state", way_out: "open the .vmem file beside it" },
-    Foreign { magic: b"\xd1\xba\xd1\xba", name: "a VMware snapshot state", way_out: "open the .vmem file beside it" },
-    Foreign { magic: b"\xd3\xbe\xd3\xbe", name: "a VMware snapshot state", way_out: "open the .vmem file beside it" },
     Foreign {
         magic: b"QEVM",
         name: "a QEMU migration stream",
@@ -135,6 +135,9 @@ pub(crate) fn detect(input: &dyn ReadAt) -> Result<Detected> {
     }
     if head.starts_with(flattened::MAGIC) {
         return Ok(Detected::Flattened);
+    }
+    if vmware::MAGIC.iter().any(|magic| head.starts_with(magic)) {
+        return Ok(Detected::VmwareState);
     }
     if head.starts_with(&GZIP_MAGIC) {
         return Ok(Detected::Compressed(Compression::Gzip));

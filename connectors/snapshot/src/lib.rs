@@ -28,6 +28,7 @@ mod options;
 mod plugin;
 mod raw;
 pub mod unpack;
+pub mod vmware;
 
 pub use self::{
     container::Container,

@@ -3,7 +3,11 @@
 //! Owns: the order of steps: open, detect, unpack, parse, map. Must not know: how any format is parsed.
 //! Keeps: what is unknown is raw only when it has the shape of memory; mapping refused is a quiet fall back to positional reads.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use memflow_core::{
     Error, PhysicalMemory, Result,
@@ -16,10 +20,11 @@ use crate::{
     detect::{Compression, Detected, Format, detect},
     flattened::Flattened,
     image::{PackedImage, ParseOptions, ParsedImage},
-    input::{BytesInput, FileInput, InputSource, OwnedInput, ReadAt},
+    input::{BytesInput, FileInput, InputSource, OwnedInput, ReadAt, View},
     options::OpenOptions,
-    raw::{Choice, MemoryLayout, choose_layout},
+    raw::{Choice, MemoryLayout, choose_layout, vmware_pc},
     unpack::{self, UnpackOptions, Unpacked},
+    vmware::{self, State},
 };
 
 /// Size of the pages that a raw image consists of.
@@ -87,6 +92,25 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
             refuse_writing(&input, options, "is flattened")?;
             open_flattened(Arc::new(input), options)
         }
+        Detected::VmwareState => {
+            let state = vmware::parse(&input)?;
+            match state.memory {
+                Some(_) => open_vmware(input, &state, options),
+                None => open_vmware(FileInput::open(&memory_beside(path)?, options.writable)?, &state, options),
+            }
+        }
+        Detected::Container(Container::Raw) if options.layout == MemoryLayout::Auto && is_vmware_memory(path) => {
+            match state_beside(path) {
+                Some(state) => {
+                    let input_of_state = FileInput::open(&state, false)?;
+                    let state = vmware::parse(&input_of_state).map_err(|error| {
+                        error.context("the state beside the memory; a layout given by hand needs none")
+                    })?;
+                    open_vmware(input, &State { memory: None, ..state }, options)
+                }
+                None => open_plain(input, Container::Raw, options),
+            }
+        }
         Detected::Container(container) => match container.packed() {
             Some(parser) => {
                 refuse_writing(&input, options, "is compressed")?;
@@ -100,6 +124,11 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
 /// Opens a file whose memory lies in it as it is.
 fn open_plain(input: FileInput, container: Container, options: &OpenOptions<'_>) -> Result<Snapshot> {
     let parsed = parse(&input, container, options)?;
+    open_file(input, parsed, container, options)
+}
+
+/// Maps a file, or reads it by position where it cannot be mapped.
+fn open_file(input: FileInput, parsed: Parsed, container: Container, options: &OpenOptions<'_>) -> Result<Snapshot> {
     let config = parsed.config(input.path());
     let live = options.live.unwrap_or(container == Container::Raw);
     let mode = match (options.writable, live) {
@@ -120,6 +149,56 @@ fn open_plain(input: FileInput, container: Container, options: &OpenOptions<'_>)
         Err(error) => return Err(error),
     };
     Ok(parsed.finish(memory, Format { container, compression: None }))
+}
+
+/// True for the name of a file in which VMware keeps memory.
+fn is_vmware_memory(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("vmem"))
+}
+
+/// The state of the snapshot to which a file of memory belongs.
+fn state_beside(memory: &Path) -> Option<PathBuf> {
+    ["vmss", "vmsn"].into_iter().map(|extension| memory.with_extension(extension)).find(|state| state.is_file())
+}
+
+/// The memory that belongs to a state that has none in it.
+fn memory_beside(state: &Path) -> Result<PathBuf> {
+    let memory = state.with_extension("vmem");
+    if memory.is_file() {
+        return Ok(memory);
+    }
+    let problem = format!(
+        "holds no memory, and {} is not beside it; copy that file too, from where the snapshot was taken",
+        memory.file_name().unwrap_or_default().to_string_lossy()
+    );
+    Err(Error::File { path: state.to_owned(), problem: problem.into() })
+}
+
+/// Opens VMware's memory, which lies in its state or in a file of its own.
+fn open_vmware(memory: FileInput, state: &State, options: &OpenOptions<'_>) -> Result<Snapshot> {
+    refuse_layout(&memory, Container::Vmware, options)?;
+    let view = View::new(&memory, "VMware memory");
+    let (base, len) = state.memory.unwrap_or((0, memory.size()));
+    let mut image = ParsedImage::default();
+    let listed =
+        state.runs(base).map_err(|error| view.bad(0, "regions of memory that fit each other", error.to_string()))?;
+    image.runs = match listed {
+        Some(runs) => runs,
+        None => {
+            image.notes.push("the state lists no regions, so memory is taken to be that of a PC of VMware".to_owned());
+            vmware_pc(base, len)
+        }
+    };
+    let end = base.saturating_add(len).min(memory.size());
+    if let Some(run) = image.runs.runs().iter().find(|run| run.offset.saturating_add(run.range.len()) > end) {
+        return Err(view.bad(
+            run.offset,
+            format!("the {:#x} bytes of {}", run.range.len(), run.range),
+            format!("the end of the memory at {end:#x}; it looks truncated, copy it again"),
+        ));
+    }
+    image.facts.vcpus = state.vcpus.clone();
+    open_file(memory, Parsed { image, alternatives: Vec::new() }, Container::Vmware, options)
 }
 
 /// Opens a container that compresses its memory piece by piece: the pieces are unpacked as they are asked for.
@@ -152,9 +231,9 @@ fn open_flattened(input: Arc<dyn ReadAt>, options: &OpenOptions<'_>) -> Result<S
                 parsed.finish(Arc::new(memory), Format { container, compression: None })
             }
         },
-        Detected::Flattened | Detected::Compressed(_) => {
+        Detected::Flattened | Detected::Compressed(_) | Detected::VmwareState => {
             return Err(Error::Unsupported {
-                what: format!("{}: a compressed file inside a flattened dump", input.path().display()),
+                what: format!("{}: something else than a dump inside a flattened dump", input.path().display()),
                 why: "makedumpfile writes dumps there; rearrange it with `makedumpfile -R OUT < IN`".to_owned(),
             });
         }
@@ -188,6 +267,7 @@ pub fn open_bytes(name: &str, bytes: &[u8], options: &OpenOptions<'_>) -> Result
     let container = match detect(&input)? {
         Detected::Compressed(compression) => return open_compressed(&input, compression, options),
         Detected::Flattened => return open_flattened(Arc::new(OwnedInput::copy(name.as_ref(), bytes)?), options),
+        Detected::VmwareState => return Err(not_a_file(&input)),
         Detected::Container(container) => container,
     };
     if let Some(parser) = container.packed() {
@@ -219,6 +299,7 @@ fn open_compressed(input: &dyn ReadAt, compression: Compression, options: &OpenO
             });
         }
         Detected::Flattened => open_flattened(keep(bytes), options).map_err(inside)?,
+        Detected::VmwareState => return Err(not_a_file(&inner)),
         Detected::Container(container) => match container.packed() {
             Some(parser) => open_packed(keep(bytes), container, parser, options).map_err(inside)?,
             None => {
@@ -239,6 +320,14 @@ fn refuse_writing(input: &dyn ReadAt, options: &OpenOptions<'_>, why: &str) -> R
         return Err(Error::File { path: input.path().to_owned(), problem: problem.into() });
     }
     Ok(())
+}
+
+/// The error for a state that is not a file of its own.
+fn not_a_file(input: &dyn ReadAt) -> Error {
+    Error::Unsupported {
+        what: format!("{}: a VMware state that is compressed or built in", input.path().display()),
+        why: "its memory lies in a file beside it; unpack it first".to_owned(),
+    }
 }
 
 /// A parsed image, and the layouts it may have instead.
