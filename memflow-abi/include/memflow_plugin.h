@@ -337,6 +337,10 @@ struct memflow_Text {
 #define MEMFLOW_STATUS_IO UINT32_C(8)
 /* The code that was called panicked. */
 #define MEMFLOW_STATUS_PANICKED UINT32_C(9)
+/* Whoever wrote the dump left the byte out on purpose: `address` (physical). Since 1.2. */
+#define MEMFLOW_STATUS_EXCLUDED UINT32_C(10)
+/* The dump is damaged where it holds the byte: `address` (physical). Since 1.2. */
+#define MEMFLOW_STATUS_DAMAGED UINT32_C(11)
 
 /* What stopped a page walk: values of `memflow_Outcome.cause`. */
 

@@ -57,6 +57,10 @@ numbers! {
         IO = 8,
         /// The code that was called panicked.
         PANICKED = 9,
+        /// Whoever wrote the dump left the byte out on purpose: `address` (physical). Since 1.2.
+        EXCLUDED = 10,
+        /// The dump is damaged where it holds the byte: `address` (physical). Since 1.2.
+        DAMAGED = 11,
     }
 }
 

@@ -7,8 +7,10 @@
 //! 1. the address and length leave the address space: [`Error::Range`];
 //! 2. the page tables do not map the address: [`Error::Access`] with [`Reason::NotMapped`], which names level, table and entry;
 //! 3. the page is mapped but the operating system keeps it elsewhere: [`Reason::PagedOut`];
-//! 4. the physical address is in no run of the target: [`Reason::NotInImage`];
-//! 5. the file under the run is shorter than it was: [`Reason::Truncated`]; or the system refuses: [`Reason::Io`].
+//! 4. the physical address is in no run of the target: [`Reason::NotInImage`],
+//!    or whoever wrote the image left it out: [`Reason::Excluded`];
+//! 5. the file under the run is shorter than it was: [`Reason::Truncated`]; what it holds there cannot be unpacked:
+//!    [`Reason::Damaged`]; or the system refuses: [`Reason::Io`].
 
 use std::{borrow::Cow, fmt, io, path::PathBuf};
 
@@ -30,6 +32,17 @@ pub enum Reason {
     },
     /// No run of the target holds this physical address (a hole, a device, or memory the dump left out).
     NotInImage {
+        /// The physical address.
+        phys: PhysAddr,
+    },
+    /// The target had this physical address, and whoever wrote the dump left it out on purpose (pages that were free, cached, of zeros,
+    /// or of processes).
+    Excluded {
+        /// The physical address.
+        phys: PhysAddr,
+    },
+    /// What the dump holds of this physical address is damaged: it cannot be unpacked, or leads nowhere.
+    Damaged {
         /// The physical address.
         phys: PhysAddr,
     },
@@ -110,6 +123,10 @@ impl fmt::Display for Reason {
             Self::NotMapped(stop) => stop.fmt(f),
             Self::PagedOut { entry } => write!(f, "paged out (entry {entry:#x})"),
             Self::NotInImage { phys } => write!(f, "physical address {phys} is not in the image"),
+            Self::Excluded { phys } => {
+                write!(f, "physical address {phys} was left out when the dump was written")
+            }
+            Self::Damaged { phys } => write!(f, "the dump is damaged where it holds physical address {phys}"),
             Self::Truncated { phys } => {
                 write!(f, "the file no longer reaches physical address {phys}; it shrank while it was open")
             }

@@ -17,19 +17,12 @@ use std::fmt;
 
 use memflow_core::{Error, Result};
 
-use crate::input::{ReadAt, View};
-
-/// How memory is laid out in a file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Container {
-    /// Bytes of memory and nothing else.
-    Raw,
-    /// LiME, version 1.
-    Lime,
-    /// An ELF core of a machine.
-    ElfCore,
-}
+use crate::{
+    container::{Container, MAGIC},
+    flattened,
+    input::{ReadAt, View},
+    vmware,
+};
 
 /// How a file is compressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,16 +41,6 @@ pub struct Format {
     pub container: Container,
     /// What it was unpacked from, if anything.
     pub compression: Option<Compression>,
-}
-
-impl fmt::Display for Container {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Raw => "raw",
-            Self::Lime => "LiME",
-            Self::ElfCore => "ELF core",
-        })
-    }
 }
 
 impl fmt::Display for Compression {
@@ -82,6 +65,10 @@ impl fmt::Display for Format {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Detected {
     Compressed(Compression),
+    /// A container in pieces that have to be put in order.
+    Flattened,
+    /// What belongs to memory that may lie beside it.
+    VmwareState,
     Container(Container),
 }
 
@@ -97,31 +84,11 @@ const TO_RAW: &str = "convert it to a raw image, for instance with volatility's 
 /// Each with a way out: the tool that converts it, or what to open instead.
 const FOREIGN: &[Foreign] = &[
     Foreign {
-        magic: b"AVML",
-        name: "an AVML image (LiME version 2, compressed)",
-        way_out: "convert it with `avml-convert --source-format lime_compressed --format lime IN OUT`",
-    },
-    Foreign {
-        magic: b"KDUMP   ",
-        name: "a kdump-compressed file",
-        way_out: "dump with `makedumpfile -E` to get an ELF core",
-    },
-    Foreign {
-        magic: b"makedumpfile\0",
-        name: "a flattened makedumpfile dump",
-        way_out: "rearrange it with `makedumpfile -R OUT < IN`, or dump with `makedumpfile -E` to get an ELF core",
-    },
-    Foreign { magic: b"PAGEDU64", name: "a Windows crash dump", way_out: TO_RAW },
-    Foreign { magic: b"PAGEDUMP", name: "a Windows crash dump", way_out: TO_RAW },
-    Foreign {
         magic: b"MDMP",
         name: "a Windows minidump, of a single process",
         way_out: "a memory image of the whole machine is needed",
     },
     Foreign { magic: b"HIBR", name: "a Windows hibernation file", way_out: TO_RAW },
-    Foreign { magic: b"\xd2\xbe\xd2\xbe", name: "a VMware snapshot state", way_out: "open the .vmem file beside it" },
-    Foreign { magic: b"\xd1\xba\xd1\xba", name: "a VMware snapshot state", way_out: "open the .vmem file beside it" },
-    Foreign { magic: b"\xd3\xbe\xd3\xbe", name: "a VMware snapshot state", way_out: "open the .vmem file beside it" },
     Foreign {
         magic: b"QEVM",
         name: "a QEMU migration stream",
@@ -163,11 +130,14 @@ pub(crate) fn detect(input: &dyn ReadAt) -> Result<Detected> {
     let head = usize::try_from(len).ok().and_then(|len| head.get_mut(..len)).unwrap_or_default();
     View::new(input, "memory image").fill(0, head, "memory image")?;
     let head = &*head;
-    if head.starts_with(b"\x7fELF") {
-        return Ok(Detected::Container(Container::ElfCore));
+    if let Some((_, container)) = MAGIC.iter().find(|(magic, _)| head.starts_with(magic)) {
+        return Ok(Detected::Container(*container));
     }
-    if head.starts_with(b"EMiL") {
-        return Ok(Detected::Container(Container::Lime));
+    if head.starts_with(flattened::MAGIC) {
+        return Ok(Detected::Flattened);
+    }
+    if vmware::MAGIC.iter().any(|magic| head.starts_with(magic)) {
+        return Ok(Detected::VmwareState);
     }
     if head.starts_with(&GZIP_MAGIC) {
         return Ok(Detected::Compressed(Compression::Gzip));

@@ -19,11 +19,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use memflow_core::{Error, Result};
+use memflow_core::{
+    Error, Result,
+    memory::{ByteSource, PageBuffer},
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Bytes that are read by position. No shared seek offset: calls do not disturb each other.
-pub trait ReadAt {
+pub trait ReadAt: Send + Sync {
     /// The name of the bytes, for messages.
     fn path(&self) -> &Path;
 
@@ -163,6 +166,63 @@ impl ReadAt for BytesInput<'_> {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let mut rest = usize::try_from(offset).ok().and_then(|offset| self.bytes.get(offset..)).unwrap_or_default();
         rest.read(buf)
+    }
+}
+
+/// Bytes in memory, for keeps.
+#[derive(Debug)]
+pub(crate) struct OwnedInput {
+    path: PathBuf,
+    bytes: PageBuffer,
+}
+
+impl OwnedInput {
+    /// `bytes` under the name `path`.
+    pub(crate) fn new(path: &Path, bytes: PageBuffer) -> Self {
+        Self { path: path.to_owned(), bytes }
+    }
+}
+
+impl OwnedInput {
+    /// A copy of `bytes`.
+    ///
+    /// # Errors
+    /// As [`PageBuffer::append`].
+    pub(crate) fn copy(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let mut copy = PageBuffer::new();
+        copy.append(bytes)?;
+        Ok(Self::new(path, copy))
+    }
+}
+
+impl ReadAt for OwnedInput {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn size(&self) -> u64 {
+        BytesInput::new(&self.path, self.bytes.bytes()).size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        BytesInput::new(&self.path, self.bytes.bytes()).read_at(offset, buf)
+    }
+}
+
+/// Any input as what memory is made over.
+#[derive(Debug)]
+pub(crate) struct InputSource<I>(I);
+
+impl<I: ReadAt> InputSource<I> {
+    /// The bytes of `input`.
+    pub(crate) fn new(input: I) -> Self {
+        Self(input)
+    }
+}
+
+impl<I: ReadAt> ByteSource for InputSource<I> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, buf)
     }
 }
 

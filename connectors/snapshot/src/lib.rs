@@ -10,21 +10,30 @@
 //!
 //! Each parser is a function from bytes by position ([`ReadAt`]) to a [`ParsedImage`], and knows nothing of files.
 
+pub mod avml;
+mod bitmap;
+mod blocks;
+mod container;
+pub mod crash_dump;
 mod detect;
 pub mod elf;
 pub mod firmware;
+mod flattened;
 mod image;
 mod input;
+pub mod kdump;
 pub mod lime;
 mod open;
 mod options;
 mod plugin;
 mod raw;
 pub mod unpack;
+pub mod vmware;
 
 pub use self::{
-    detect::{Compression, Container, Format},
-    image::{ParseOptions, ParsedImage},
+    container::Container,
+    detect::{Compression, Format},
+    image::{PackedImage, ParseOptions, ParsedImage},
     input::{BytesInput, FileInput, ReadAt},
     open::{Snapshot, open, open_bytes},
     options::{OnProgress, OpenOptions, Progress},

@@ -121,8 +121,8 @@ fn check_kind(view: &View<'_>, at: u64, header: &Header) -> Result<()> {
         (MAGIC, VERSION) => Ok(()),
         (MAGIC, other) => unsupported(&format!("LiME version {other} at offset {at:#x}"), "version 1 is known here"),
         (AVML_MAGIC, _) => unsupported(
-            "an AVML image (LiME version 2, compressed)",
-            "convert it with `avml-convert --source-format lime_compressed --format lime IN OUT`",
+            &format!("an AVML range (LiME version 2, compressed) at offset {at:#x}, behind ranges of version 1"),
+            "a file has one version; convert it with `avml-convert --source-format lime_compressed --format lime IN OUT`",
         ),
         _ => Err(view.bad(at, format!("the LiME magic {MAGIC:#010x}"), format!("{magic:#010x}"))),
     }

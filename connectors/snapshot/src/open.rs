@@ -3,22 +3,28 @@
 //! Owns: the order of steps: open, detect, unpack, parse, map. Must not know: how any format is parsed.
 //! Keeps: what is unknown is raw only when it has the shape of memory; mapping refused is a quiet fall back to positional reads.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use memflow_core::{
     Error, PhysicalMemory, Result,
-    memory::{BufferMemory, FileMemory, MapMode, MappedMemory, SourceConfig},
+    memory::{BufferMemory, FileMemory, Liveness, MapMode, MappedMemory, PageBuffer, PositionedMemory, SourceConfig},
 };
 
 use crate::{
-    detect::{Compression, Container, Detected, Format, detect},
-    elf,
-    image::{ParseOptions, ParsedImage},
-    input::{BytesInput, FileInput, ReadAt},
-    lime,
+    blocks::BlockInput,
+    container::{Container, PackedParser},
+    detect::{Compression, Detected, Format, detect},
+    flattened::Flattened,
+    image::{PackedImage, ParseOptions, ParsedImage},
+    input::{BytesInput, FileInput, InputSource, OwnedInput, ReadAt, View},
     options::OpenOptions,
-    raw::{Choice, MemoryLayout, choose_layout},
+    raw::{Choice, MemoryLayout, choose_layout, vmware_pc},
     unpack::{self, UnpackOptions, Unpacked},
+    vmware::{self, State},
 };
 
 /// Size of the pages that a raw image consists of.
@@ -77,12 +83,53 @@ impl fmt::Debug for Snapshot {
 /// ```
 pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
     let input = FileInput::open(path, options.writable)?;
-    let container = match detect(&input)? {
-        Detected::Container(container) => container,
-        Detected::Compressed(compression) => return open_compressed(&input, compression, options),
-    };
+    match detect(&input)? {
+        Detected::Compressed(compression) => {
+            refuse_writing(&input, options, "is compressed")?;
+            open_compressed(&input, compression, options)
+        }
+        Detected::Flattened => {
+            refuse_writing(&input, options, "is flattened")?;
+            open_flattened(Arc::new(input), options)
+        }
+        Detected::VmwareState => {
+            let state = vmware::parse(&input)?;
+            match state.memory {
+                Some(_) => open_vmware(input, &state, options),
+                None => open_vmware(FileInput::open(&memory_beside(path)?, options.writable)?, &state, options),
+            }
+        }
+        Detected::Container(Container::Raw) if options.layout == MemoryLayout::Auto && is_vmware_memory(path) => {
+            match state_beside(path) {
+                Some(state) => {
+                    let input_of_state = FileInput::open(&state, false)?;
+                    let state = vmware::parse(&input_of_state).map_err(|error| {
+                        error.context("the state beside the memory; a layout given by hand needs none")
+                    })?;
+                    open_vmware(input, &State { memory: None, ..state }, options)
+                }
+                None => open_plain(input, Container::Raw, options),
+            }
+        }
+        Detected::Container(container) => match container.packed() {
+            Some(parser) => {
+                refuse_writing(&input, options, "is compressed")?;
+                open_packed(Arc::new(input), container, parser, options)
+            }
+            None => open_plain(input, container, options),
+        },
+    }
+}
+
+/// Opens a file whose memory lies in it as it is.
+fn open_plain(input: FileInput, container: Container, options: &OpenOptions<'_>) -> Result<Snapshot> {
     let parsed = parse(&input, container, options)?;
-    let config = parsed.config(path);
+    open_file(input, parsed, container, options)
+}
+
+/// Maps a file, or reads it by position where it cannot be mapped.
+fn open_file(input: FileInput, parsed: Parsed, container: Container, options: &OpenOptions<'_>) -> Result<Snapshot> {
+    let config = parsed.config(input.path());
     let live = options.live.unwrap_or(container == Container::Raw);
     let mode = match (options.writable, live) {
         (true, _) => MapMode::SharedWritable,
@@ -97,11 +144,102 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
         }
         Err(Error::Range { .. }) => {
             let problem = "shrank while it was opened; is it still being written?";
-            return Err(Error::File { path: path.to_owned(), problem: problem.into() });
+            return Err(Error::File { path: input.path().to_owned(), problem: problem.into() });
         }
         Err(error) => return Err(error),
     };
     Ok(parsed.finish(memory, Format { container, compression: None }))
+}
+
+/// True for the name of a file in which VMware keeps memory.
+fn is_vmware_memory(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("vmem"))
+}
+
+/// The state of the snapshot to which a file of memory belongs.
+fn state_beside(memory: &Path) -> Option<PathBuf> {
+    ["vmss", "vmsn"].into_iter().map(|extension| memory.with_extension(extension)).find(|state| state.is_file())
+}
+
+/// The memory that belongs to a state that has none in it.
+fn memory_beside(state: &Path) -> Result<PathBuf> {
+    let memory = state.with_extension("vmem");
+    if memory.is_file() {
+        return Ok(memory);
+    }
+    let problem = format!(
+        "holds no memory, and {} is not beside it; copy that file too, from where the snapshot was taken",
+        memory.file_name().unwrap_or_default().to_string_lossy()
+    );
+    Err(Error::File { path: state.to_owned(), problem: problem.into() })
+}
+
+/// Opens VMware's memory, which lies in its state or in a file of its own.
+fn open_vmware(memory: FileInput, state: &State, options: &OpenOptions<'_>) -> Result<Snapshot> {
+    refuse_layout(&memory, Container::Vmware, options)?;
+    let view = View::new(&memory, "VMware memory");
+    let (base, len) = state.memory.unwrap_or((0, memory.size()));
+    let mut image = ParsedImage::default();
+    let listed =
+        state.runs(base).map_err(|error| view.bad(0, "regions of memory that fit each other", error.to_string()))?;
+    image.runs = match listed {
+        Some(runs) => runs,
+        None => {
+            image.notes.push("the state lists no regions, so memory is taken to be that of a PC of VMware".to_owned());
+            vmware_pc(base, len)
+        }
+    };
+    let end = base.saturating_add(len).min(memory.size());
+    if let Some(run) = image.runs.runs().iter().find(|run| run.offset.saturating_add(run.range.len()) > end) {
+        return Err(view.bad(
+            run.offset,
+            format!("the {:#x} bytes of {}", run.range.len(), run.range),
+            format!("the end of the memory at {end:#x}; it looks truncated, copy it again"),
+        ));
+    }
+    image.facts.vcpus = state.vcpus.clone();
+    open_file(memory, Parsed { image, alternatives: Vec::new() }, Container::Vmware, options)
+}
+
+/// Opens a container that compresses its memory piece by piece: the pieces are unpacked as they are asked for.
+fn open_packed(
+    input: Arc<dyn ReadAt>,
+    container: Container,
+    parser: PackedParser,
+    options: &OpenOptions<'_>,
+) -> Result<Snapshot> {
+    refuse_layout(&*input, container, options)?;
+    let path = input.path().to_owned();
+    let PackedImage { image, excluded, blocks } = parser(input, ParseOptions { partial: options.partial })?;
+    let parsed = Parsed { image, alternatives: Vec::new() };
+    let source = BlockInput::new(&path, blocks, options.unpacked_cache());
+    let memory = PositionedMemory::new(parsed.config(&path), source, Liveness::Frozen, true).with_excluded(excluded);
+    Ok(parsed.finish(Arc::new(memory), Format { container, compression: None }))
+}
+
+/// Opens a container whose pieces are in any order.
+fn open_flattened(input: Arc<dyn ReadAt>, options: &OpenOptions<'_>) -> Result<Snapshot> {
+    let inside = |error: Error| error.context("inside a flattened dump".to_owned());
+    let (input, notes) = Flattened::read(input, ParseOptions { partial: options.partial })?;
+    let mut snapshot = match detect(&input).map_err(inside)? {
+        Detected::Container(container) => match container.packed() {
+            Some(parser) => open_packed(Arc::new(input), container, parser, options).map_err(inside)?,
+            None => {
+                let parsed = parse(&input, container, options).map_err(inside)?;
+                let config = parsed.config(input.path());
+                let memory = PositionedMemory::new(config, InputSource::new(input), Liveness::Frozen, true);
+                parsed.finish(Arc::new(memory), Format { container, compression: None })
+            }
+        },
+        Detected::Flattened | Detected::Compressed(_) | Detected::VmwareState => {
+            return Err(Error::Unsupported {
+                what: format!("{}: something else than a dump inside a flattened dump", input.path().display()),
+                why: "makedumpfile writes dumps there; rearrange it with `makedumpfile -R OUT < IN`".to_owned(),
+            });
+        }
+    };
+    snapshot.notes.splice(0..0, notes);
+    Ok(snapshot)
 }
 
 /// Opens an image that lies in memory, such as one built into a program; `name` stands for its path in messages.
@@ -125,19 +263,22 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
 /// ```
 pub fn open_bytes(name: &str, bytes: &[u8], options: &OpenOptions<'_>) -> Result<Snapshot> {
     let input = BytesInput::new(name.as_ref(), bytes);
-    match detect(&input)? {
-        Detected::Compressed(compression) => open_compressed(&input, compression, options),
-        Detected::Container(container) => {
-            refuse_writing(&input, options, "lies in memory")?;
-            let parsed = parse(&input, container, options)?;
-            let memory = BufferMemory::new(parsed.config(input.path()), bytes.to_vec())?;
-            Ok(parsed.finish(Arc::new(memory), Format { container, compression: None }))
-        }
+    refuse_writing(&input, options, "lies in memory")?;
+    let container = match detect(&input)? {
+        Detected::Compressed(compression) => return open_compressed(&input, compression, options),
+        Detected::Flattened => return open_flattened(Arc::new(OwnedInput::copy(name.as_ref(), bytes)?), options),
+        Detected::VmwareState => return Err(not_a_file(&input)),
+        Detected::Container(container) => container,
+    };
+    if let Some(parser) = container.packed() {
+        return open_packed(Arc::new(OwnedInput::copy(name.as_ref(), bytes)?), container, parser, options);
     }
+    let parsed = parse(&input, container, options)?;
+    let memory = BufferMemory::new(parsed.config(input.path()), bytes.to_vec())?;
+    Ok(parsed.finish(Arc::new(memory), Format { container, compression: None }))
 }
 
 fn open_compressed(input: &dyn ReadAt, compression: Compression, options: &OpenOptions<'_>) -> Result<Snapshot> {
-    refuse_writing(input, options, "is compressed")?;
     let unpack_options = UnpackOptions {
         max_unpacked: options.max_unpacked,
         partial: options.partial,
@@ -149,19 +290,28 @@ fn open_compressed(input: &dyn ReadAt, compression: Compression, options: &OpenO
     };
     let inner = BytesInput::new(input.path(), bytes.bytes());
     let inside = |error: Error| error.context(format!("inside the {compression} stream"));
-    let container = match detect(&inner).map_err(inside)? {
-        Detected::Container(container) => container,
+    let keep = |bytes: PageBuffer| Arc::new(OwnedInput::new(input.path(), bytes));
+    let mut snapshot = match detect(&inner).map_err(inside)? {
         Detected::Compressed(again) => {
             return Err(Error::Unsupported {
                 what: format!("{}: a {again} stream inside a {compression} stream", input.path().display()),
                 why: "one compression is unpacked; unpack the outer one first".to_owned(),
             });
         }
+        Detected::Flattened => open_flattened(keep(bytes), options).map_err(inside)?,
+        Detected::VmwareState => return Err(not_a_file(&inner)),
+        Detected::Container(container) => match container.packed() {
+            Some(parser) => open_packed(keep(bytes), container, parser, options).map_err(inside)?,
+            None => {
+                let parsed = parse(&inner, container, options).map_err(inside)?;
+                let memory = BufferMemory::new(parsed.config(input.path()), bytes)?;
+                parsed.finish(Arc::new(memory), Format { container, compression: None })
+            }
+        },
     };
-    let mut parsed = parse(&inner, container, options).map_err(inside)?;
-    parsed.image.notes.splice(0..0, notes);
-    let memory = BufferMemory::new(parsed.config(input.path()), bytes)?;
-    Ok(parsed.finish(Arc::new(memory), Format { container, compression: Some(compression) }))
+    snapshot.format.compression = Some(compression);
+    snapshot.notes.splice(0..0, notes);
+    Ok(snapshot)
 }
 
 fn refuse_writing(input: &dyn ReadAt, options: &OpenOptions<'_>, why: &str) -> Result<()> {
@@ -170,6 +320,14 @@ fn refuse_writing(input: &dyn ReadAt, options: &OpenOptions<'_>, why: &str) -> R
         return Err(Error::File { path: input.path().to_owned(), problem: problem.into() });
     }
     Ok(())
+}
+
+/// The error for a state that is not a file of its own.
+fn not_a_file(input: &dyn ReadAt) -> Error {
+    Error::Unsupported {
+        what: format!("{}: a VMware state that is compressed or built in", input.path().display()),
+        why: "its memory lies in a file beside it; unpack it first".to_owned(),
+    }
 }
 
 /// A parsed image, and the layouts it may have instead.
@@ -190,11 +348,14 @@ impl Parsed {
 }
 
 fn parse(input: &dyn ReadAt, container: Container, options: &OpenOptions<'_>) -> Result<Parsed> {
-    let parser = match container {
-        Container::Raw => return parse_raw(input, options),
-        Container::Lime => lime::parse,
-        Container::ElfCore => elf::parse,
-    };
+    let Some(parser) = container.plain() else { return parse_raw(input, options) };
+    refuse_layout(input, container, options)?;
+    let image = parser(input, ParseOptions { partial: options.partial })?;
+    Ok(Parsed { image, alternatives: Vec::new() })
+}
+
+/// A container says where its memory lies; nobody else may.
+fn refuse_layout(input: &dyn ReadAt, container: Container, options: &OpenOptions<'_>) -> Result<()> {
     if options.layout != MemoryLayout::Auto {
         return Err(Error::Argument {
             what: "memory layout".into(),
@@ -206,8 +367,7 @@ fn parse(input: &dyn ReadAt, container: Container, options: &OpenOptions<'_>) ->
             found: options.layout.to_string(),
         });
     }
-    let image = parser(input, ParseOptions { partial: options.partial })?;
-    Ok(Parsed { image, alternatives: Vec::new() })
+    Ok(())
 }
 
 fn parse_raw(input: &dyn ReadAt, options: &OpenOptions<'_>) -> Result<Parsed> {

@@ -4,6 +4,8 @@
 
 use std::{fmt, ops::ControlFlow};
 
+use memflow_core::address::MIB;
+
 use crate::raw::MemoryLayout;
 
 /// How far unpacking has come.
@@ -32,10 +34,19 @@ pub struct OpenOptions<'a> {
     pub writable: bool,
     /// Most bytes to unpack; `None` for three quarters of the memory that is available.
     pub max_unpacked: Option<u64>,
+    /// Bytes of a file whose memory is compressed piece by piece that are kept unpacked; `None` for 256 MiB.
+    pub unpacked_cache: Option<u64>,
     /// Open what is there of a file that was cut short or is damaged. What is missing is then said in the notes.
     pub partial: bool,
     /// Told how unpacking goes on.
     pub on_progress: Option<OnProgress<'a>>,
+}
+
+impl OpenOptions<'_> {
+    /// Bytes that are kept unpacked: enough for the page tables and kernel structures of a large machine.
+    pub(crate) fn unpacked_cache(&self) -> u64 {
+        self.unpacked_cache.unwrap_or(256 * MIB)
+    }
 }
 
 impl fmt::Debug for OpenOptions<'_> {
@@ -45,6 +56,7 @@ impl fmt::Debug for OpenOptions<'_> {
             .field("live", &self.live)
             .field("writable", &self.writable)
             .field("max_unpacked", &self.max_unpacked)
+            .field("unpacked_cache", &self.unpacked_cache)
             .field("partial", &self.partial)
             .finish_non_exhaustive()
     }

@@ -17,7 +17,7 @@ use crate::{
 
 #[memflow_derive::connector(
     name = "snapshot",
-    description = "files that hold physical memory: raw images, LiME, ELF cores, also compressed",
+    description = "files that hold physical memory: raw images, LiME, AVML, ELF cores, also compressed",
     help = "The target is the path of a file. What it is, is told by its content.",
     accepts(content),
     args(
@@ -26,6 +26,8 @@ use crate::{
         partial: flag => "open what is there of a file that was cut short",
         live: flag => "whether the bytes may change while they are read; without it those of raw images may",
         writable: flag => "take writes, and write them to the file",
+        unpacked_cache: size = 256MiB
+            => "bytes that are kept unpacked of a file whose memory is compressed piece by piece",
         max_unpacked: size => "most bytes to unpack, three quarters of the available memory unless given",
     ),
 )]
@@ -64,6 +66,7 @@ fn options(args: &Args) -> Result<OpenOptions<'static>> {
         live: args.flag("live")?,
         writable: args.flag("writable")?.unwrap_or(false),
         max_unpacked: args.size("max_unpacked")?,
+        unpacked_cache: args.size("unpacked_cache")?,
         on_progress: None,
     })
 }

@@ -101,11 +101,23 @@ impl MemoryLayout {
 
 /// RAM of `len` bytes of which `low` lie below the hole and the rest from 4 GiB on.
 fn split(len: u64, low: u64) -> RunMap {
-    let run = |start, len, offset| PhysRange::new(PhysAddr::new(start), len).map(|range| Run { range, offset });
+    split_from(0, len, low)
+}
+
+/// The same, with bytes that begin at an offset.
+fn split_from(base: u64, len: u64, low: u64) -> RunMap {
+    let run = |start, len, offset: u64| {
+        PhysRange::new(PhysAddr::new(start), len).map(|range| Run { range, offset: offset.saturating_add(base) })
+    };
     let below = len.min(low);
     let runs = [run(0, below, 0), run(ABOVE_HOLE, len.saturating_sub(below), below)];
     // `below` is at most 4 GiB, so the two are disjoint; a length near 2^64 is no file, and serves its low part only.
     RunMap::new(runs.into_iter().flatten()).unwrap_or_else(|_| RunMap::flat(below))
+}
+
+/// The memory of a PC of VMware without a list of its regions: the hole begins at 3 GiB.
+pub(crate) fn vmware_pc(base: u64, len: u64) -> RunMap {
+    split_from(base, len, 3 * GIB)
 }
 
 /// The layouts that a raw image of `len` bytes can have by its length, each with its runs. One that would be the same as

@@ -69,12 +69,7 @@ fn file_that_may_not_be_read_is_refused_as_the_system_does() {
 #[test]
 fn formats_known_by_sight_are_named_with_a_way_out() {
     for (head, name, way_out) in [
-        (&b"KDUMP   "[..], "a kdump-compressed file", "makedumpfile -E"),
-        (b"makedumpfile\0\0\0\0", "a flattened makedumpfile dump", "makedumpfile -R"),
-        (b"PAGEDU64", "a Windows crash dump", "raw image"),
-        (b"PAGEDUMP", "a Windows crash dump", "raw image"),
-        (b"\xd2\xbe\xd2\xbe", "a VMware snapshot state", ".vmem"),
-        (b"QFI\xfb", "a qcow2 disk image", "memory image"),
+        (&b"QFI\xfb"[..], "a qcow2 disk image", "memory image"),
         (b"\xfd7zXZ\0", "an xz-compressed file", "xz -d"),
         (b"PK\x03\x04", "a zip archive", "unzip"),
     ] {

@@ -5,10 +5,11 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{
-    Segment, elf as write_elf, gzip_stored, lime as write_lime, note, pattern, prstatus64, qemu_note, zstd_raw,
+    Segment, avml as write_avml, elf as write_elf, gzip_stored, lime as write_lime, note, pattern, prstatus64,
+    qemu_note, zstd_raw,
 };
-use memflow_core::memory::RunMap;
-use memflow_snapshot::{BytesInput, OpenOptions, ParseOptions, ReadAt, elf, lime, open_bytes, unpack};
+use memflow_core::memory::{PhysicalMemoryExt, RunMap};
+use memflow_snapshot::{BytesInput, OpenOptions, ParseOptions, ReadAt, crash_dump, elf, lime, open_bytes, unpack};
 
 /// What one case may take at most, on a machine that has other things to do too.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,8 +30,20 @@ impl Numbers {
     }
 }
 
+/// Places in `bytes` that are worth changing: those that are not what a header is filled with.
+fn telling(bytes: &[u8]) -> Vec<usize> {
+    let filling = |at: &usize| bytes[*at] == b"PAGE"[at % 4] || bytes[*at] == 0;
+    (0..bytes.len()).filter(|at| !filling(at)).take(600).collect()
+}
+
 /// Calls `check` with every byte of `bytes` replaced by each of several values, then with `random` combined mutations.
-fn mutate(bytes: &[u8], random: usize, mut check: impl FnMut(&[u8])) {
+fn mutate(bytes: &[u8], random: usize, check: impl FnMut(&[u8])) {
+    let all: Vec<usize> = (0..bytes.len()).collect();
+    mutate_at(bytes, &all, random, check);
+}
+
+/// The same with the bytes at some places only, which most of the random mutations hit too.
+fn mutate_at(bytes: &[u8], places: &[usize], random: usize, mut check: impl FnMut(&[u8])) {
     let mut cases = 0;
     let mut timed = |bytes: &[u8]| {
         let started = Instant::now();
@@ -39,7 +52,7 @@ fn mutate(bytes: &[u8], random: usize, mut check: impl FnMut(&[u8])) {
         cases += 1;
     };
     let mut work = bytes.to_vec();
-    for at in 0..bytes.len() {
+    for &at in places {
         for value in [0, 1, 4, 0x7f, 0x80, 0xff, bytes[at].wrapping_add(1), bytes[at].wrapping_sub(1)] {
             work[at] = value;
             timed(&work);
@@ -51,7 +64,8 @@ fn mutate(bytes: &[u8], random: usize, mut check: impl FnMut(&[u8])) {
     for _ in 0..random {
         let mut work = bytes.to_vec();
         for _ in 0..=numbers.below(4) {
-            let at = numbers.below(work.len());
+            let place = places[numbers.below(places.len())];
+            let at = if numbers.below(8) == 0 { numbers.below(work.len()) } else { place.min(work.len() - 1) };
             match numbers.below(5) {
                 0 => work[at] = numbers.next() as u8,
                 1 => work[at] ^= 1 << numbers.below(8),
@@ -243,4 +257,67 @@ fn ranges_with_padding_between_them_cost_in_proportion() {
     let image = lime::parse(&input(&bytes), ParseOptions::default()).unwrap();
     assert_eq!(image.runs.runs().len(), 50_000);
     assert!(started.elapsed() < Duration::from_secs(20), "took {:?}", started.elapsed());
+}
+
+#[test]
+fn damaged_avml_images_never_give_wrong_bytes() {
+    let ranges = [(0x1000, pattern(1, 100)), (0x2000, pattern(2, 300)), (0x8000, vec![0; 64])];
+    let bytes = write_avml(&ranges);
+    mutate(&bytes, 12_000, |bytes| {
+        for partial in [false, true] {
+            let options = OpenOptions { partial, ..OpenOptions::default() };
+            let Ok(snapshot) = open_bytes("hostile", bytes, &options) else { continue };
+            let metadata = snapshot.memory.metadata();
+            for run in metadata.runs.runs() {
+                let mut buf = vec![0xaa; run.range.len().min(0x400) as usize];
+                // Chunks have checksums, so what is read is what was written, wherever the header now says that it lies.
+                if snapshot.memory.read_into(run.range.start(), &mut buf).is_ok() && snapshot.notes.is_empty() {
+                    let known = ranges.iter().any(|(_, bytes)| bytes.starts_with(&buf) || buf.starts_with(bytes));
+                    assert!(known, "{run:?}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn damaged_kdumps_open_or_are_refused_in_bounded_time() {
+    let pages = vec![(1, Some(pattern(1, 4096))), (2, None), (5, Some(vec![7; 4096]))];
+    let bytes = common::kdump::Kdump { pages, notes: prstatus64(1, 2), ..Default::default() }.write();
+    // Zeros and bits in between are not worth mutating one by one.
+    let interesting: Vec<usize> = (0..12)
+        .chain(400..470)
+        .chain(4096..4096 + 104)
+        .chain(2 * 4096..2 * 4096 + 4)
+        .chain(4 * 4096..4 * 4096 + 48)
+        .collect();
+    mutate_at(&bytes, &interesting, 12_000, |bytes| {
+        for partial in [false, true] {
+            let Ok(snapshot) = open_bytes("hostile", bytes, &OpenOptions { partial, ..OpenOptions::default() }) else {
+                continue;
+            };
+            for run in snapshot.memory.metadata().runs.runs().iter().take(8) {
+                // Whatever comes, it comes soon and is an answer.
+                let _ = snapshot.memory.read_into(run.range.start(), &mut [0; 64]);
+            }
+        }
+    });
+}
+
+#[test]
+fn mutated_crash_dumps_never_panic() {
+    use common::crash_dump::{bitmap, header32, header64, old_bitmap, ranges};
+    let runs = [(1, 1), (4, 1)];
+    let pages = [pattern(1, 4096), pattern(2, 4096)].concat();
+    for head in [
+        header64(0x8664, 1, &runs),
+        header32(1, 1, &[(1, 1), (4, 1)]),
+        [header64(0x8664, 5, &runs), bitmap(b"FDMP", 0x2000, &[1, 4], 64)].concat(),
+        [header32(2, 0, &[]), old_bitmap(0x1000, false, &[1, 4], 64)].concat(),
+        [header64(0x8664, 8, &runs), ranges(&runs, None)].concat(),
+        [header64(0x8664, 10, &runs), ranges(&runs, Some(2))].concat(),
+    ] {
+        let bytes = [head, pages.clone()].concat();
+        mutate_at(&bytes, &telling(&bytes), 10_000, |bytes| check_parser(crash_dump::parse, bytes));
+    }
 }

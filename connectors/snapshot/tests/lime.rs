@@ -79,10 +79,11 @@ fn every_refusal_says_what_and_where() {
         error_of(&padded, &default),
         "image: LiME: at offset 0x3061: expected a range's header within 0x100000 bytes, found zeros"
     );
+    let mixed = [whole.clone(), b"AVML\x02\0\0\0".to_vec(), vec![0; 24]].concat();
     assert_eq!(
-        error_of(b"AVML\x02\0\0\0", &default),
-        "image: an AVML image (LiME version 2, compressed) is not supported: it cannot be read as it is; convert it with \
-         `avml-convert --source-format lime_compressed --format lime IN OUT`"
+        error_of(&mixed, &default),
+        "image: an AVML range (LiME version 2, compressed) at offset 0x3061, behind ranges of version 1 is not supported: a file has \
+         one version; convert it with `avml-convert --source-format lime_compressed --format lime IN OUT`"
     );
 }
 

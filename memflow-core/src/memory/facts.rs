@@ -4,6 +4,8 @@
 //! Must not know: how they were obtained, what an OS layer makes of them.
 //! Keeps: a field that the source does not have is `None`; nothing is guessed here.
 
+use crate::address::VirtAddr;
+
 /// The kind of machine whose memory this is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -26,6 +28,43 @@ pub struct TargetFacts {
     pub vcpus: Vec<VcpuRegisters>,
     /// The text of the guest kernel's VMCOREINFO note (Linux, `Documentation/admin-guide/kdump/vmcoreinfo.rst`).
     pub vmcoreinfo: Option<Vec<u8>>,
+    /// The value of the register that leads to the page tables, as the header of a dump names it (Windows: `DirectoryTableBase`).
+    pub directory_table: Option<u64>,
+    /// What the header of a Windows crash dump says.
+    pub windows: Option<WindowsFacts>,
+}
+
+/// What the header of a Windows crash dump says; what it does not is `None`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct WindowsFacts {
+    /// The build number (`MinorVersion`), such as 19041.
+    pub build: u32,
+    /// Whether page tables are in the format of PAE; 32-bit dumps only.
+    pub pae: Option<bool>,
+    /// Number of processors.
+    pub processors: Option<u32>,
+    /// The kernel's block of data for debuggers (`KdDebuggerDataBlock`, KDBG).
+    pub debugger_data: Option<VirtAddr>,
+    /// Head of the list of loaded modules (`PsLoadedModuleList`).
+    pub loaded_modules: Option<VirtAddr>,
+    /// Head of the list of processes (`PsActiveProcessHead`).
+    pub active_processes: Option<VirtAddr>,
+    /// The array of page frames (`MmPfnDatabase`).
+    pub pfn_database: Option<VirtAddr>,
+    /// Why the machine stopped.
+    pub bug_check: Option<BugCheck>,
+    /// When, in units of 100 ns since 1601-01-01 00:00 UTC.
+    pub system_time: Option<u64>,
+}
+
+/// Why a Windows machine stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BugCheck {
+    /// The stop code.
+    pub code: u32,
+    /// Its four parameters.
+    pub parameters: [u64; 4],
 }
 
 /// The registers of one vCPU.

@@ -16,7 +16,7 @@ mod table_pages;
 pub use self::{
     control::{Control, Pause, RunState},
     direct_map::{Backing, DirectMap, DirectRegion, LoadError},
-    facts::{AArch64Registers, MachineKind, TargetFacts, VcpuRegisters, X86Registers},
+    facts::{AArch64Registers, BugCheck, MachineKind, TargetFacts, VcpuRegisters, WindowsFacts, X86Registers},
     layer::{
         CacheConfig, CacheLayer, CacheStats, DelayLayer, LatencyHistogram, Metrics, MetricsLayer, MetricsSnapshot,
         OpCounts, ReadOnlyLayer, Validity,
@@ -24,7 +24,10 @@ pub use self::{
     op::{Outcome, PhysRead, PhysWrite, ReadOp, ViewRead, ViewWrite, WriteOp, finish_reads, finish_writes},
     physical::{Liveness, Metadata, PhysicalMemory, PhysicalMemoryExt},
     run_map::{Piece, Pieces, Run, RunMap},
-    source::{BufferMemory, FileMemory, MapMode, MappedMemory, OwnedBytes, PageBuffer, SourceConfig},
+    source::{
+        BufferMemory, ByteSource, FileMemory, MapMode, MappedMemory, OwnedBytes, PageBuffer, PositionedMemory,
+        SourceConfig,
+    },
 };
 pub(crate) use self::{
     direct_map::Unconfirmed,

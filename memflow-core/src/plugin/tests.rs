@@ -35,6 +35,7 @@ fn buffer(len: usize) -> Arc<BufferMemory> {
         machine: Some(crate::memory::MachineKind::X86_64),
         vcpus: vec![VcpuRegisters::X86(registers), VcpuRegisters::X86(X86Registers::default())],
         vmcoreinfo: Some(b"OSRELEASE=1\n".to_vec()),
+        ..TargetFacts::default()
     };
     let config = SourceConfig { name: "buffer".into(), runs: RunMap::new(runs).unwrap(), facts };
     let bytes: Vec<u8> = (0..len).map(|index| (index * 7 + index / 256) as u8).collect();

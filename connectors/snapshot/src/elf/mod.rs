@@ -9,3 +9,7 @@ mod raw;
 mod segments;
 
 pub use self::parse::parse;
+pub(crate) use self::{
+    notes::Notes,
+    raw::{MACHINE_386, MACHINE_X86_64},
+};

@@ -26,7 +26,7 @@ use crate::input::View;
 const QEMU_STATE_VERSION: u32 = 1;
 
 /// What notes said so far.
-pub(super) struct Notes {
+pub(crate) struct Notes {
     machine: u16,
     statuses: Vec<X86Registers>,
     states: Vec<X86Registers>,
@@ -46,7 +46,7 @@ struct Note<'a> {
 
 impl Notes {
     /// Notes of an ELF file for this `e_machine`.
-    pub(super) fn new(machine: u16) -> Self {
+    pub(crate) fn new(machine: u16) -> Self {
         Self {
             machine,
             statuses: Vec::new(),
@@ -59,7 +59,7 @@ impl Notes {
     }
 
     /// Adds the notes of one segment, which lies at `offset` in the file.
-    pub(super) fn add(&mut self, view: &View<'_>, offset: u64, segment: &[u8]) -> Result<()> {
+    pub(crate) fn add(&mut self, view: &View<'_>, offset: u64, segment: &[u8]) -> Result<()> {
         let mut rest = segment;
         while !rest.is_empty() {
             let consumed = segment.len().saturating_sub(rest.len());
@@ -92,7 +92,7 @@ impl Notes {
     }
 
     /// Puts what was said into the facts.
-    pub(super) fn into_facts(self, facts: &mut TargetFacts, remarks: &mut Vec<String>) {
+    pub(crate) fn into_facts(self, facts: &mut TargetFacts, remarks: &mut Vec<String>) {
         if self.unread > 0 {
             remarks.push(format!(
                 "{} register notes are left aside: only those of x86 machines, QEMU's in version {QEMU_STATE_VERSION}, are known",

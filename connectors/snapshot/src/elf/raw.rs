@@ -15,8 +15,8 @@ pub(super) const CLASS_64: u8 = 2;
 pub(super) const DATA_LITTLE_ENDIAN: u8 = 1;
 pub(super) const DATA_BIG_ENDIAN: u8 = 2;
 pub(super) const TYPE_CORE: u16 = 4;
-pub(super) const MACHINE_386: u16 = 3;
-pub(super) const MACHINE_X86_64: u16 = 62;
+pub(crate) const MACHINE_386: u16 = 3;
+pub(crate) const MACHINE_X86_64: u16 = 62;
 pub(super) const MACHINE_AARCH64: u16 = 183;
 /// In `e_phnum`: the real number is in `sh_info` of section 0.
 pub(super) const PHNUM_EXTENDED: u16 = 0xffff;

@@ -1,6 +1,9 @@
 //! Writes small images byte by byte, from the formats' documents and without any code of the crate.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod crash_dump;
+pub mod kdump;
+
 use std::path::{Path, PathBuf};
 
 use memflow_core::{
@@ -170,6 +173,52 @@ pub fn lime_header(start: u64, last: u64) -> Vec<u8> {
     out.extend(last.to_le_bytes());
     out.extend([0; 8]);
     out
+}
+
+/// AVML: ranges as first address and bytes, each a header, a snappy stream, and the stream's length.
+pub fn avml(ranges: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (start, bytes) in ranges {
+        out.extend(avml_header(*start, start + bytes.len() as u64 - 1));
+        let stream = snappy(bytes);
+        out.extend(&stream);
+        out.extend((stream.len() as u64).to_le_bytes());
+    }
+    out
+}
+
+/// A snappy stream as the format's own library writes it.
+pub fn snappy(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = snap::write::FrameEncoder::new(Vec::new());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.into_inner().unwrap()
+}
+
+/// One AVML header; `last` is inclusive.
+pub fn avml_header(start: u64, last: u64) -> Vec<u8> {
+    let mut out = b"AVML".to_vec();
+    out.extend(2u32.to_le_bytes());
+    out.extend(start.to_le_bytes());
+    out.extend(last.to_le_bytes());
+    out.extend([0; 8]);
+    out
+}
+
+/// A small, whole AVML image: three ranges of which the second fills several chunks.
+pub fn sample_avml() -> Vec<u8> {
+    avml(&[(0x1000, pattern(1, 0x2000)), (0x10_0000, noise(2, 0x3_1000)), (0x20_0000, pattern(3, 1))])
+}
+
+/// Bytes that do not compress.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..len).map(|_| next()).collect()
 }
 
 /// A small, whole LiME image.

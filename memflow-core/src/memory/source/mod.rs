@@ -6,23 +6,24 @@
 //! |---|---|
 //! | [`MappedMemory`] | a regular file that this system can map; the fastest by far |
 //! | [`FileMemory`] | a file that cannot be mapped (a device, a 32-bit host, a file system without mappings) |
+//! | [`PositionedMemory`] | bytes that are unpacked as they are asked for |
 //! | [`BufferMemory`] | bytes that were unpacked into memory |
 
 mod buffer;
 #[cfg(unix)]
 mod bus_guard;
 mod extents;
-mod file;
 mod mmap;
 mod page_buffer;
+mod positioned;
 
 use std::sync::Arc;
 
 pub use self::{
     buffer::{BufferMemory, OwnedBytes},
-    file::FileMemory,
     mmap::{MapMode, MappedMemory},
     page_buffer::PageBuffer,
+    positioned::{ByteSource, FileMemory, PositionedMemory},
 };
 use super::{RunMap, TargetFacts};
 

@@ -149,6 +149,7 @@ unsafe fn target_facts(wire: &Facts, who: &str) -> Result<TargetFacts> {
         },
         vcpus: vcpus.iter().map(vcpu).collect(),
         vmcoreinfo: (!wire.vmcoreinfo.ptr.is_null()).then(|| vmcoreinfo.to_vec()),
+        ..TargetFacts::default()
     })
 }
 

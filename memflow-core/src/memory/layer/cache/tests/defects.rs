@@ -60,7 +60,7 @@ impl PhysicalMemory for Refusing {
     }
 
     fn facts(&self) -> &TargetFacts {
-        const { &TargetFacts { machine: None, vcpus: Vec::new(), vmcoreinfo: None } }
+        const { &TargetFacts { machine: None, vcpus: Vec::new(), vmcoreinfo: None, directory_table: None, windows: None } }
     }
 }
 

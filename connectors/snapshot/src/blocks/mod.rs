@@ -1,0 +1,137 @@
+//! Compressed bytes, read at random: unpacked a block at a time, when they are asked for.
+//!
+//! A format tells where its blocks begin and unpacks one of them ([`Blocks`]); [`BlockInput`] makes bytes by position of that, which a
+//! parser of what is inside reads like any others, and physical memory too
+//! ([`PositionedMemory`](memflow_core::memory::PositionedMemory)).
+//!
+//! Owns: cutting reads at the ends of blocks, and the blocks that were unpacked last. Must not know: formats.
+//! Keeps: a block that cannot be unpacked is an error of the reads that touch it and of no other; memory is bounded by the cache and one
+//! block for each thread; no lock is held while a block is unpacked, and no block is unpacked by two threads at a time.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+mod cache;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use memflow_core::memory::ByteSource;
+
+use self::cache::BlockCache;
+use crate::input::ReadAt;
+
+/// A block of unpacked bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Block {
+    /// Tells it from all others.
+    pub(crate) id: u64,
+    /// Offset of its first byte among the unpacked bytes.
+    pub(crate) start: u64,
+    /// Its length when unpacked; not zero, and at most [`MAX_BLOCK`].
+    pub(crate) len: usize,
+}
+
+/// Longest block. A format with longer ones has to cut them.
+pub(crate) const MAX_BLOCK: usize = 16 << 20;
+
+/// A compressed format, after its index was read.
+pub(crate) trait Blocks: Send + Sync {
+    /// How many bytes there are when all are unpacked.
+    fn size(&self) -> u64;
+
+    /// The block that holds the byte at `offset`, which is below [`size`](Self::size).
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] when the index makes no sense there.
+    fn find(&self, offset: u64) -> io::Result<Block>;
+
+    /// Fills `bytes`, which are as long as the block.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] for a block that is damaged; else what the system says.
+    fn unpack(&self, block: &Block, bytes: &mut [u8]) -> io::Result<()>;
+}
+
+impl Blocks for Box<dyn Blocks> {
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+
+    fn find(&self, offset: u64) -> io::Result<Block> {
+        (**self).find(offset)
+    }
+
+    fn unpack(&self, block: &Block, bytes: &mut [u8]) -> io::Result<()> {
+        (**self).unpack(block, bytes)
+    }
+}
+
+/// The error for a block that makes no sense.
+pub(crate) fn damaged(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}
+
+/// Unpacked bytes by position.
+#[derive(Debug)]
+pub(crate) struct BlockInput<B> {
+    path: PathBuf,
+    blocks: B,
+    cache: BlockCache,
+}
+
+impl<B: Blocks> BlockInput<B> {
+    /// Bytes under the name `path`, of which `cache` bytes are kept unpacked.
+    pub(crate) fn new(path: &Path, blocks: B, cache: u64) -> Self {
+        Self { path: path.to_owned(), blocks, cache: BlockCache::new(cache) }
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if offset >= self.blocks.size() || buf.is_empty() {
+            return Ok(0);
+        }
+        let block = self.blocks.find(offset)?;
+        let inside = offset
+            .checked_sub(block.start)
+            .and_then(|inside| usize::try_from(inside).ok())
+            .filter(|inside| *inside < block.len && block.len <= MAX_BLOCK)
+            .ok_or_else(|| damaged(format!("no block holds offset {offset:#x}")))?;
+        let bytes = self.cache.get(block.id, block.len, |bytes| self.blocks.unpack(&block, bytes))?;
+        let from = bytes.get(inside..).unwrap_or_default();
+        let len = from.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..len), from.get(..len)) {
+            to.copy_from_slice(from);
+        }
+        Ok(len)
+    }
+}
+
+impl<B: Blocks> ReadAt for BlockInput<B> {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn size(&self) -> u64 {
+        self.blocks.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.read(offset, buf)
+    }
+}
+
+impl<B: Blocks> ByteSource for BlockInput<B> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.read(offset, buf)
+    }
+}
+
+#[cfg(test)]
+mod tests;
