@@ -80,7 +80,7 @@ pub(super) enum Kind {
 }
 
 /// Bytes of which some bits may be anything.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Fixed {
     /// The bytes; bits that may be anything are zero.
     // INVARIANT: not empty, at most MAX_PATTERN, no bit set that `mask` has not.

@@ -187,6 +187,40 @@ proptest! {
         prop_assert_eq!(scanner.find_in(&hay), naive(&patterns, &hay));
     }
 
+    /// Beginnings and ends that all patterns share, which memory is full of.
+    #[test]
+    fn crowds_are_found_everywhere(
+        before in bytes(0..14), after in bytes(0..14),
+        middles in prop::collection::vec((bytes(1..4), prop::collection::vec(prop::sample::select(WILD), 3)), 33..90),
+        pieces in prop::collection::vec((0usize..90, 0usize..3), 1..40),
+    ) {
+        let patterns: Vec<Masked> = middles.iter().map(|(middle, mask)| {
+            let bits = |len| std::iter::repeat_n(0xff, len);
+            let mask = bits(before.len()).chain(mask.iter().copied().take(middle.len())).chain(bits(after.len())).collect();
+            ([&*before, middle, &*after].concat(), mask)
+        }).filter(|(_, mask): &Masked| mask.iter().any(|bits| *bits != 0)).collect();
+        prop_assume!(!patterns.is_empty());
+        let hay: Vec<u8> = pieces.iter().flat_map(|(nth, kind)| match kind {
+            0 => [&*before, &*middles[nth % middles.len()].0, &*after].concat(),
+            1 => after.clone(),
+            _ => vec![0; *nth],
+        }).collect();
+        prop_assert_eq!(found(&patterns, &hay), naive(&patterns, &hay));
+    }
+
+    /// Every width of a gram and every stride, over all edges of blocks.
+    #[test]
+    fn every_shape_finds_everything(
+        len in 1usize..26, zeros in 0usize..200, noise in prop::collection::vec(any::<u8>(), 64..260),
+        places in prop::collection::vec(any::<prop::sample::Index>(), 40..60),
+    ) {
+        let hay = [&*noise, &*vec![0; zeros], &*noise].concat();
+        let inside = places.iter().map(|place| place.index(hay.len() - len)).map(|at| hay[at..at + len].to_vec());
+        let patterns: Vec<Masked> = inside.map(|bytes| (bytes, vec![0xff; len])).collect();
+        prop_assert_eq!(found(&patterns, &hay), naive(&patterns, &hay));
+        prop_assert_eq!(found(&patterns, &hay[3..]), naive(&patterns, &hay[3..]));
+    }
+
     /// Segments, gaps, windows, chunks and threads change nothing.
     #[test]
     fn windows_change_nothing(
@@ -243,16 +277,35 @@ fn engines_are_chosen_by_what_the_patterns_are() {
     assert_eq!(engines(&["itext:pass"]), "16 pieces of 4 bytes side by side");
     assert_eq!(engines(&["hex:4? ?? 5?"]), "one byte, then the rest");
     assert_eq!(engines(&["text:one one", "text:two two"]), "2 pieces of 4 bytes side by side");
-    assert_eq!(engines(&["u8:1", "u16:2"]), "automaton of 2 patterns");
+    assert_eq!(engines(&["u8:1", "u16:2"]), "2 patterns by 2 pieces of 1 byte, looked up every byte");
     assert_eq!(engines(&["regex:a[0-9]"]), "regular expression, matches of at most 2 bytes");
     let many: Vec<String> =
         (0..1000u64).map(|number| format!("u64:{:#x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(engines(&many[1..]), "999 patterns by 4995 pieces of 4 bytes, looked up every 5 bytes");
-    // Patterns that differ only where all memory is alike are left to an automaton, whose time does not depend on them.
-    let alike: Vec<String> = (0..200).map(|number| format!("hex:00000000{number:02x}")).collect();
-    let alike: Vec<&str> = alike.iter().map(String::as_str).collect();
-    assert_eq!(engines(&alike), "automaton of 200 patterns");
+    // What is common in memory is left out of the pieces.
+    let texts = |numbers: std::ops::Range<u32>, form: fn(u32) -> String| -> Vec<String> { numbers.map(form).collect() };
+    let engines_of = |texts: &[String]| engines(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+    let tails = texts(0..200, |number| format!("hex:00000000{number:02x}"));
+    assert_eq!(engines_of(&tails), "200 patterns by 200 pieces of 5 bytes, looked up every byte");
+    let pointers = texts(0..200, |number| format!("u64:{:#x}", 0xffff_ffff_8112_0000u64 + u64::from(number) * 0x1230));
+    assert_eq!(engines_of(&pointers), "200 patterns by 400 pieces of 7 bytes, looked up every 2 bytes");
+    // Patterns that are the same are one.
+    assert_eq!(engines(&["text:one", "hex:6f6e65"]), "substring");
+    // Few that are short or common do not make all others slow.
+    let mut mixed = texts(1..600, |number| format!("u64:{:#x}", u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    mixed.extend(["text:four".to_owned(), "u64:0".to_owned()]);
+    assert!(
+        engines_of(&mixed).ends_with("looked up every 5 bytes; 2 pieces of 4 bytes side by side"),
+        "{}",
+        engines_of(&mixed)
+    );
+    // Only patterns that have no bytes for themselves are left to an automaton, whose time does not depend on them.
+    let digits = |number: u32| (0..24).map(|bit| if number >> bit & 1 == 1 { "61" } else { "62" }).collect::<String>();
+    let crowd = (1..9000u32).map(|number| format!("hex:{}", digits(number.wrapping_mul(0x9e37_79b1))));
+    let crowd: Vec<String> = crowd.chain(mixed).collect();
+    let chosen = engines_of(&crowd);
+    assert!(chosen.contains("looked up every byte") && chosen.contains("automaton of "), "{chosen}");
 }
 
 #[test]

@@ -7,14 +7,14 @@ use std::ops::ControlFlow;
 
 use aho_corasick::{AhoCorasick, Input, MatchKind};
 
-use super::{Found, Haystack, Numbered, Take};
+use super::{Haystack, Numbered, Take};
 use crate::error::{Error, Result};
 
 /// An automaton.
 #[derive(Debug)]
 pub(super) struct Automaton {
     automaton: AhoCorasick,
-    numbers: Vec<u32>,
+    patterns: Vec<Numbered>,
     longest: usize,
 }
 
@@ -30,12 +30,12 @@ impl Automaton {
                 found: format!("{} ({error})", patterns.len()),
             })?;
         let longest = patterns.iter().map(|pattern| pattern.fixed.value.len()).max().unwrap_or(0);
-        Ok(Self { automaton, numbers: patterns.iter().map(|pattern| pattern.number).collect(), longest })
+        Ok(Self { automaton, patterns: patterns.to_vec(), longest })
     }
 
     /// Number of patterns.
     pub(super) fn len(&self) -> usize {
-        self.numbers.len()
+        self.patterns.len()
     }
 
     pub(super) fn find(&self, hay: &Haystack<'_>, take: &mut dyn Take) -> ControlFlow<()> {
@@ -45,9 +45,9 @@ impl Automaton {
         let Ok(matches) = self.automaton.try_find_overlapping_iter(input) else { return ControlFlow::Continue(()) };
         for found in matches {
             if found.start() < hay.until
-                && let Some(number) = self.numbers.get(found.pattern().as_usize())
+                && let Some(pattern) = self.patterns.get(found.pattern().as_usize())
             {
-                take.found(Found { start: found.start(), pattern: *number, len: found.len() })?;
+                pattern.give(found.start(), take)?;
             }
         }
         ControlFlow::Continue(())

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use memchr::{memchr, memchr2, memchr3, memmem::Finder};
 
-use super::{Haystack, Numbered, Take, grams};
+use super::{Haystack, Numbered, Take, rarity};
 
 /// A pattern without wildcards.
 #[derive(Debug)]
@@ -23,13 +23,7 @@ impl Literal {
 
     pub(super) fn find(&self, hay: &Haystack<'_>, take: &mut dyn Take) -> ControlFlow<()> {
         let len = self.pattern.fixed.value.len();
-        each_start(
-            hay,
-            0,
-            len,
-            |bytes| self.finder.find(bytes),
-            |start| take.found(super::Found { start, pattern: self.pattern.number, len }),
-        )
+        each_start(hay, 0, len, |bytes| self.finder.find(bytes), |start| self.pattern.give(start, take))
     }
 }
 
@@ -87,10 +81,10 @@ impl ByteSet {
     pub(super) fn new(pattern: &Numbered) -> Self {
         let fixed = &pattern.fixed;
         let cost = |index: &usize| {
-            let value = fixed.value.get(*index).copied().unwrap_or(0);
-            (fixed.bits(*index).count_zeros(), grams::frequency(value))
+            let (bits, value) = (fixed.bits(*index), fixed.value.get(*index).copied().unwrap_or(0));
+            (0..=u8::MAX).filter(|byte| byte & bits == value).map(rarity::of_byte).sum::<f32>()
         };
-        let offset = (0..fixed.value.len()).min_by_key(cost).unwrap_or(0);
+        let offset = (0..fixed.value.len()).min_by(|one, other| cost(one).total_cmp(&cost(other))).unwrap_or(0);
         let (bits, value) = (fixed.bits(offset), fixed.value.get(offset).copied().unwrap_or(0));
         let values: Vec<u8> = (0..=u8::MAX).filter(|byte| byte & bits == value).collect();
         let mut set = Box::new([false; 256]);

@@ -6,21 +6,31 @@
 //! apart from places that nearly match.
 
 mod automaton;
+mod few;
 mod grams;
 mod literal;
+mod many;
+mod rarity;
 
-use std::{fmt, ops::ControlFlow};
+use std::{collections::HashMap, fmt, ops::ControlFlow};
+
+use smallvec::{SmallVec, smallvec};
 
 use self::{
     automaton::Automaton,
-    grams::{Few, Grams, Many},
+    few::{Few, MOST_FEW},
+    grams::{Choice, GRAM, MOST_ALIKE, Run, Shape},
     literal::{ByteSet, Literal, Part},
+    many::Many,
 };
 use super::{
     pattern::{Fixed, Kind, Pattern},
     regex::{CONTEXT, RegexPattern},
 };
 use crate::error::Result;
+
+/// Patterns with wildcards, and without four bytes in a row that have few variants, which are searched one after the other.
+const MOST_ALONE: usize = 4;
 
 /// Bytes to be searched.
 #[derive(Clone, Copy, Debug)]
@@ -53,14 +63,21 @@ pub(super) trait Take {
     fn pulse(&mut self) -> ControlFlow<()>;
 }
 
-/// A pattern of fixed length and its number.
+/// A pattern of fixed length, and the numbers of all that are the same.
 #[derive(Clone, Debug)]
 pub(super) struct Numbered {
-    number: u32,
+    numbers: SmallVec<[u32; 2]>,
     fixed: Fixed,
 }
 
 impl Numbered {
+    /// Gives out a match at `start`.
+    #[inline]
+    fn give(&self, start: usize, take: &mut dyn Take) -> ControlFlow<()> {
+        let len = self.fixed.value.len();
+        self.numbers.iter().try_for_each(|pattern| take.found(Found { start, pattern: *pattern, len }))
+    }
+
     /// Gives out the match at `start` if there is one.
     #[inline]
     fn check(&self, hay: &Haystack<'_>, start: Option<usize>, take: &mut dyn Take) -> ControlFlow<()> {
@@ -69,7 +86,7 @@ impl Numbered {
         };
         let len = self.fixed.value.len();
         match hay.bytes.get(start..).and_then(|rest| rest.get(..len)) {
-            Some(bytes) if self.fixed.matches(bytes) => take.found(Found { start, pattern: self.number, len }),
+            Some(bytes) if self.fixed.matches(bytes) => self.give(start, take),
             _ => ControlFlow::Continue(()),
         }
     }
@@ -88,8 +105,11 @@ enum Engine {
 }
 
 impl Engine {
-    /// The engine for a pattern with wildcards that no other takes together with others.
+    /// The engine for a pattern that no other takes together with others.
     fn for_one(pattern: &Numbered) -> Self {
+        if pattern.fixed.mask.is_none() {
+            return Self::Literal(Literal::new(pattern));
+        }
         match Part::new(pattern) {
             // Even two bytes stand in few places compared with one.
             Some(part) if part.len() > 1 => Self::Part(part),
@@ -126,47 +146,56 @@ impl Engines {
     pub(super) fn new(patterns: &[Pattern]) -> Result<Self> {
         let mut list = Vec::new();
         let mut regexes = Vec::new();
-        let (mut with_grams, mut short, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        let mut same: HashMap<&Fixed, usize> = HashMap::new();
+        let mut fixed: Vec<Numbered> = Vec::new();
         for (number, pattern) in (0u32..).zip(patterns) {
             match &pattern.kind {
                 Kind::Regex(regex) => regexes.push(Engine::Regex(number, regex.clone())),
-                Kind::Fixed(fixed) => {
-                    let numbered = Numbered { number, fixed: fixed.clone() };
-                    match &fixed.mask {
-                        _ if Grams::of(fixed).is_some() => with_grams.push(numbered),
-                        None => short.push(numbered),
-                        Some(_) => rest.push(numbered),
+                Kind::Fixed(one) => {
+                    let next = fixed.len();
+                    match fixed.get_mut(*same.entry(one).or_insert(next)) {
+                        Some(numbered) => numbered.numbers.push(number),
+                        None => fixed.push(Numbered { numbers: smallvec![number], fixed: one.clone() }),
                     }
                 }
             }
         }
+        let (mut with_grams, mut short, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        for numbered in fixed {
+            match (Run::of(&numbered.fixed).len, &numbered.fixed.mask) {
+                (GRAM.., _) => with_grams.push(numbered),
+                (1.., None) => short.push(numbered),
+                _ => rest.push(numbered),
+            }
+        }
+        // One pass for each of a few, or one that looks at every byte.
+        if rest.len() > MOST_ALONE {
+            let (some, none): (Vec<_>, Vec<_>) = rest.into_iter().partition(|one| Run::of(&one.fixed).len > 0);
+            short.extend(some);
+            rest = none;
+        }
+        let mut left = Vec::new();
         match (&*with_grams, Few::new(&with_grams)) {
             ([], _) => {}
             ([one], _) if one.fixed.mask.is_none() => list.push(Engine::Literal(Literal::new(one))),
             ([one], few) => match (Part::new(one), few) {
                 // A long exact part is found faster than variants of a short one.
-                (Some(part), _) if part.len() >= grams::GRAM => list.push(Engine::Part(part)),
+                (Some(part), _) if part.len() >= GRAM => list.push(Engine::Part(part)),
                 (_, Some(few)) => list.push(Engine::Few(few)),
                 (_, None) => list.push(Engine::for_one(one)),
             },
-            (_, Some(few)) => list.push(Engine::Few(few)),
-            (_, None) => match Many::new(&with_grams) {
-                Some(many) => list.push(Engine::Many(many)),
-                // Too many patterns have the same bytes: those that an automaton takes are found by one.
-                None => {
-                    let (masked, exact): (Vec<_>, Vec<_>) =
-                        with_grams.into_iter().partition(|numbered| numbered.fixed.mask.is_some());
-                    short.extend(exact);
-                    for alike in masked.chunks(grams::MOST_ALIKE / 2) {
-                        match Many::new(alike) {
-                            Some(many) => list.push(Engine::Many(many)),
-                            None => rest.extend_from_slice(alike),
-                        }
-                    }
-                }
-            },
+            (several, _) => add_several(several, &mut list, &mut left),
         }
         match &*short {
+            [one] => list.push(Engine::for_one(one)),
+            several => add_several(several, &mut list, &mut left),
+        }
+        // Too many patterns have the same bytes: those that an automaton takes are found by one.
+        let (alike, masked): (Vec<_>, Vec<_>) = left.into_iter().partition(|numbered| numbered.fixed.mask.is_none());
+        for alike in masked.chunks(MOST_ALIKE as usize / 2) {
+            add_several(alike, &mut list, &mut rest);
+        }
+        match &*alike {
             [] => {}
             [one] => list.push(Engine::Literal(Literal::new(one))),
             several => list.push(Engine::Automaton(Automaton::new(several)?)),
@@ -219,6 +248,27 @@ impl Engines {
             }
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Adds engines for several patterns, all of which have some bytes with few variants; those that are too much alike go to `left`.
+fn add_several(patterns: &[Numbered], list: &mut Vec<Engine>, left: &mut Vec<Numbered>) {
+    if patterns.is_empty() {
+        return;
+    }
+    if let Some(few) = Few::new(patterns) {
+        return list.push(Engine::Few(few));
+    }
+    let choice = Choice::best(patterns, MOST_FEW);
+    let Some(many) = Many::new(patterns, &choice) else { return left.extend_from_slice(patterns) };
+    list.push(Engine::Many(many));
+    let out = patterns.iter().zip(&choice.firsts).filter(|(_, first)| first.is_none());
+    let out: Vec<Numbered> = out.map(|(numbered, _)| numbered.clone()).collect();
+    match choice.shape {
+        // Every byte was looked at already.
+        Shape { stride: 1, .. } if Few::new(&out).is_none() => left.extend(out),
+        // Each time fewer.
+        _ => add_several(&out, list, left),
     }
 }
 
