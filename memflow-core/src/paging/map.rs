@@ -2,14 +2,20 @@
 //!
 //! Owns: the scan of whole tables, the runs it yields, and the budget that ends it.
 //! Must not know: bits of an entry (`entry`), operating systems.
-//! Keeps: addresses in ascending order; only entries that are present cost anything; a table that cannot be read is reported, never
+//! Keeps: addresses in ascending order; entries that are not present are skipped eight at a time, and those that follow from the one
+//! before are decoded with it; a table that cannot be read is reported, never
 //! skipped; tables that point to themselves end at the budget, with an error.
+
+mod fetched;
 
 use std::ops::ControlFlow;
 
+use smallvec::SmallVec;
+
+use self::fetched::Fetched;
 use super::{
     AddressSpace, PageFlags, Translation, Walked,
-    arch::{Architecture, EntrySize, Level},
+    arch::{Architecture, Level},
     entry::{Halt, Next, Node},
     walk::stop_cause,
 };
@@ -121,6 +127,7 @@ impl AddressSpace {
             each,
             open: None,
             summary: MapSummary::default(),
+            spare: Vec::new(),
         };
         match scan.run(first, last) {
             Ok(()) | Err(Ended::Broken) => Ok(scan.summary),
@@ -162,6 +169,8 @@ struct Scan<'a> {
     each: &'a mut dyn FnMut(MappedRun) -> ControlFlow<()>,
     open: Option<MappedRun>,
     summary: MapSummary,
+    /// Room for tables, used again.
+    spare: Vec<Vec<u8>>,
 }
 
 /// A table to be scanned from `first` to `last`, which lie under it.
@@ -178,14 +187,6 @@ enum Step {
     Table(Node),
     Ask(Halt),
     Lost(Halt),
-}
-
-/// Tables that were fetched together.
-struct Fetched {
-    bytes: Vec<u8>,
-    table_bytes: usize,
-    /// Entries that could not be read: table, index, why. Ascending.
-    lost: Vec<(usize, u64, StopCause)>,
 }
 
 impl Scan<'_> {
@@ -223,23 +224,16 @@ impl Scan<'_> {
     ) -> Result<(), Ended> {
         let number = self.arch.level_number(depth);
         let mut steps: Vec<(u64, u64, Step)> = Vec::new();
-        for (first, last, entry) in fetched.entries(self.arch, level, &place, nth) {
-            let step = match entry {
-                // By far the most common entry of a table.
-                Ok(0) if !self.arch.present.is_true_of(0) => continue,
-                Ok(entry) => match place.node.decode(self.arch, level, number, entry, first) {
-                    Ok(Next::Page(found)) if steps.is_empty() => {
-                        self.page(first, last, &found)?;
-                        continue;
+        match fetched.words(self.arch, nth) {
+            Some(words) => self.rows(level, number, &place, words, &mut steps)?,
+            None => {
+                for (first, last, entry) in fetched.entries(self.arch, level, &place, nth) {
+                    // By far the most common entry of a table.
+                    if entry != Ok(0) || self.arch.present.is_true_of(0) {
+                        self.step(level, number, &place, (first, last), entry, &mut steps)?;
                     }
-                    Ok(Next::Page(found)) => Step::Page(found),
-                    Ok(Next::Table(node)) => Step::Table(node),
-                    Err(halt) if self.space.resolver_for(&halt).is_some() => Step::Ask(halt),
-                    Err(_) => continue,
-                },
-                Err(cause) => Step::Lost(place.node.halt(number, 0, cause)),
-            };
-            steps.push((first, last, step));
+                }
+            }
         }
         self.answer(&mut steps);
         let Some(below) = self.arch.levels.get(depth.saturating_add(1)) else {
@@ -262,6 +256,7 @@ impl Scan<'_> {
                 Step::Ask(_) => {}
                 Step::Table(_) => {
                     if fetched.as_ref().is_none_or(|(places, _)| next >= places.len()) {
+                        self.spare.extend(fetched.take().map(|(_, tables)| tables.bytes));
                         let Some(places) = chunks.next() else { continue };
                         fetched = Some((places, self.fetch(below, places)?));
                         next = 0;
@@ -275,6 +270,112 @@ impl Scan<'_> {
                 }
             }
         }
+        self.spare.extend(fetched.take().map(|(_, tables)| tables.bytes));
+        Ok(())
+    }
+
+    /// Looks at the entries of a table, those that follow from the one before together.
+    fn rows(
+        &mut self,
+        level: &'static Level,
+        number: u8,
+        place: &Place,
+        words: &[[u8; 8]],
+        steps: &mut Vec<(u64, u64, Step)>,
+    ) -> Result<(), Ended> {
+        let index = |addr: u64| usize::try_from(level.index(addr)).unwrap_or(usize::MAX);
+        let (from, until) = (index(place.first), index(place.last).saturating_add(1).min(words.len()));
+        let words = words.get(..until).unwrap_or_default();
+        let zero_is_absent = !self.arch.present.is_true_of(0);
+        let (inside, address) = (level.offset_mask(), level.page.address);
+        let size = inside.wrapping_add(1);
+        // Whether pages may differ in their address and in nothing else.
+        let plain = self.arch.is_plain(level);
+        let mut known: Option<(u64, Translation)> = None;
+        let mut at = from;
+        while let Some(word) = words.get(at) {
+            let rest = words.get(at..).unwrap_or_default();
+            if zero_is_absent && rest.first_chunk::<8>().is_some_and(|eight| *eight.as_flattened() == [0; 64]) {
+                at = at.saturating_add(8);
+                continue;
+            }
+            let entry = u64::from_le_bytes(*word);
+            if zero_is_absent && entry == 0 {
+                at = at.saturating_add(1);
+                continue;
+            }
+            let page = (place.first & !inside).wrapping_add(size.wrapping_mul(u64::try_from(at - from).unwrap_or(0)));
+            let first = page.max(place.first);
+            // Entries that lead on where the one before ends, in the same way.
+            let follows = |(next, word): (u64, &[u8; 8])| {
+                let found = u64::from_le_bytes(*word);
+                found == entry.wrapping_add(size.wrapping_mul(next)) && (found ^ entry) & !address == 0
+            };
+            let row = if plain { (1..).zip(rest.iter().skip(1)).take_while(|pair| follows(*pair)).count() } else { 0 };
+            let last = page.wrapping_add(size.wrapping_mul(u64::try_from(row).unwrap_or(0))) | inside;
+            let covered = (first, last.min(place.last));
+            at = at.saturating_add(row).saturating_add(1);
+            match &known {
+                Some((bits, found)) if *bits == entry & !address => {
+                    let phys = PhysAddr::new((entry & address & !inside) | (first & inside));
+                    let found = Translation { phys, ..*found };
+                    self.page_or_step(covered, found, steps)?;
+                }
+                _ if row == 0 => {
+                    let found = self.step(level, number, place, covered, Ok(entry), steps)?;
+                    known = found.filter(|_| plain).map(|found| (entry & !address, found));
+                }
+                // A row is one of pages if its first entry is; else each is on its own.
+                _ => {
+                    let single = (first, (first | inside).min(place.last));
+                    let found = self.step(level, number, place, single, Ok(entry), steps)?;
+                    known = found.map(|found| (entry & !address, found));
+                    at = at.saturating_sub(row);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides what an entry calls for; a page is given out at once where nothing waits before it, and returned.
+    #[inline]
+    fn step(
+        &mut self,
+        level: &'static Level,
+        number: u8,
+        place: &Place,
+        (first, last): (u64, u64),
+        entry: Result<u64, StopCause>,
+        steps: &mut Vec<(u64, u64, Step)>,
+    ) -> Result<Option<Translation>, Ended> {
+        let step = match entry {
+            Ok(entry) => match place.node.decode(self.arch, level, number, entry, first) {
+                Ok(Next::Page(found)) => {
+                    self.page_or_step((first, last), found, steps)?;
+                    return Ok(Some(found));
+                }
+                Ok(Next::Table(node)) => Step::Table(node),
+                Err(halt) if self.space.resolver_for(&halt).is_some() => Step::Ask(halt),
+                Err(_) => return Ok(None),
+            },
+            Err(cause) => Step::Lost(place.node.halt(number, 0, cause)),
+        };
+        steps.push((first, last, step));
+        Ok(None)
+    }
+
+    /// Adds pages to the open run, behind what waits before them.
+    #[inline]
+    fn page_or_step(
+        &mut self,
+        (first, last): (u64, u64),
+        found: Translation,
+        steps: &mut Vec<(u64, u64, Step)>,
+    ) -> Result<(), Ended> {
+        if steps.is_empty() {
+            return self.page(first, last, &found);
+        }
+        steps.push((first, last, Step::Page(found)));
         Ok(())
     }
 
@@ -390,12 +491,11 @@ impl Scan<'_> {
         }
         let table_bytes = level.entries().saturating_mul(self.arch.entry_size.bytes());
         let table_bytes = usize::try_from(table_bytes).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; table_bytes.saturating_mul(places.len())];
-        let mut ops: Vec<PhysRead<'_>> = places
-            .iter()
-            .zip(bytes.chunks_exact_mut(table_bytes.max(1)))
-            .map(|(place, buf)| PhysRead::new(place.node.table, buf))
-            .collect();
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.resize(table_bytes.saturating_mul(places.len()), 0);
+        let ops = places.iter().zip(bytes.chunks_exact_mut(table_bytes.max(1)));
+        let mut ops: SmallVec<[PhysRead<'_>; 1]> =
+            ops.map(|(place, buf)| PhysRead::new(place.node.table, buf)).collect();
         self.read(&mut ops);
         let mut broken = Vec::new();
         for (nth, op) in ops.iter().enumerate() {
@@ -404,10 +504,13 @@ impl Scan<'_> {
                 outcome => broken.push((nth, op.addr, outcome)),
             }
         }
+        drop(ops);
         let mut lost = Vec::new();
         for (nth, table, outcome) in broken {
             let at = nth.saturating_mul(table_bytes);
             if let Some(buf) = bytes.get_mut(at..at.saturating_add(table_bytes)) {
+                // What was there before was of another table.
+                buf.fill(0);
                 self.read_broken(table, buf, outcome, |index, cause| lost.push((nth, index, cause)));
             }
         }
@@ -447,58 +550,6 @@ impl Scan<'_> {
                 let _ = self.memory.read_batch(ops);
             }
         }
-    }
-}
-
-impl Fetched {
-    /// The entries of the `nth` table from the one for `place.first` to the one for `place.last`, each with the part of that range
-    /// that it covers.
-    fn entries(
-        &self,
-        arch: &'static Architecture,
-        level: &'static Level,
-        place: &Place,
-        nth: usize,
-    ) -> impl Iterator<Item = (u64, u64, Result<u64, StopCause>)> {
-        let (first, last) = (place.first, place.last);
-        let size = usize::try_from(arch.entry_size.bytes()).unwrap_or(1);
-        let at = nth.saturating_mul(self.table_bytes);
-        let table = self.bytes.get(at..at.saturating_add(self.table_bytes)).unwrap_or_default();
-        let from = level.index(first);
-        let skipped = usize::try_from(from).unwrap_or(usize::MAX);
-        let count = level.index(last).saturating_sub(from).saturating_add(1);
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let inside = level.offset_mask();
-        let mut start = first;
-        table.chunks_exact(size).zip(0u64..).skip(skipped).take(count).map(move |(bytes, index)| {
-            let end = (start | inside).min(last);
-            let entry = match self.why_lost(nth, index) {
-                Some(cause) => Err(cause),
-                None => Ok(number(arch.entry_size, bytes)),
-            };
-            let covered = (start, end, entry);
-            start = end.wrapping_add(1);
-            covered
-        })
-    }
-
-    /// Why an entry could not be read, if it could not.
-    #[inline]
-    fn why_lost(&self, nth: usize, index: u64) -> Option<StopCause> {
-        if self.lost.is_empty() {
-            return None;
-        }
-        let place = self.lost.binary_search_by_key(&(nth, index), |(nth, index, _)| (*nth, *index)).ok()?;
-        self.lost.get(place).map(|(_, _, cause)| *cause)
-    }
-}
-
-/// The little-endian number in the bytes of an entry.
-#[inline]
-fn number(size: EntrySize, bytes: &[u8]) -> u64 {
-    match size {
-        EntrySize::Eight => bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)),
-        EntrySize::Four => bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes).into()),
     }
 }
 

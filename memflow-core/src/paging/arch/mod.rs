@@ -179,6 +179,22 @@ impl Architecture {
         u8::try_from(self.levels.len().saturating_sub(depth)).unwrap_or(u8::MAX)
     }
 
+    /// True when the address of a page of this level is bits of its entry that say nothing else.
+    pub(super) const fn is_plain(&self, level: &Level) -> bool {
+        let (page, state) = (&level.page, &self.state);
+        let others = self.present.mask
+            | level.page_when.mask
+            | page.moved.mask
+            | page.reserved
+            | page.writable.mask
+            | page.user.mask
+            | page.no_execute.mask
+            | state.accessed.mask
+            | state.dirty.mask
+            | state.global.mask;
+        page.address & others == 0
+    }
+
     /// The level with this number.
     pub(super) fn level(&self, number: u8) -> Option<&'static Level> {
         self.levels.get(self.levels.len().checked_sub(number.into())?)
