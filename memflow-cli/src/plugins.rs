@@ -37,6 +37,7 @@ pub(crate) fn look(args: &PluginArgs) -> Result<Inventory, Error> {
         .connector::<memflow_snapshot::Plugin>()?
         .connector::<memflow_process::Plugin>()?
         .connector::<memflow_kcore::Plugin>()?
+        .connector::<memflow_pcileech::Plugin>()?
         .os_layer::<memflow_linux::Plugin>()?
         .standard_folders();
     for path in &args.plugin {

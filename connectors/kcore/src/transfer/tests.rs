@@ -1,5 +1,7 @@
 //! Reads from a source that counts calls and fails where it is told.
 
+#![expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions, reason = "tests")]
+
 use std::cell::RefCell;
 
 use super::*;
