@@ -186,6 +186,11 @@ impl Device {
         }
     }
 
+    /// Whether it is LeechCore's device for files (`device_file.c`), which reads and writes through buffers of the C library.
+    pub(crate) fn is_file(&self) -> bool {
+        self.name == "file"
+    }
+
     /// A number that LeechCore knows about itself or the device.
     fn option(&self, option: u64) -> Option<u64> {
         let mut value = 0;

@@ -45,6 +45,8 @@ pub struct LeechcoreMemory {
     /// Offsets are the addresses that LeechCore takes.
     runs: Arc<RunMap>,
     facts: TargetFacts,
+    /// Whether reads ask for whole pages where less would do.
+    whole_pages: bool,
 }
 
 /// A part of an operation that one entry carries.
@@ -58,22 +60,38 @@ struct Part {
     len: usize,
     /// Address for LeechCore; the part does not cross a page there.
     address: u64,
+    /// What a read asks for: its first address and length, and where in it the part begins.
+    window: Window,
 }
 
-impl Part {
-    /// First address and length of the whole grains that the part lies in, and the part's place among them. They do not leave its page,
-    /// nor its run, as runs begin and end with a grain.
-    fn window(&self) -> (u64, u32, usize) {
-        let skip = self.address % GRAIN;
-        let len = u64::try_from(self.len).unwrap_or(PAGE).saturating_add(skip).next_multiple_of(GRAIN);
-        let start = self.address.saturating_sub(skip);
-        (start, u32::try_from(len).unwrap_or(0), usize::try_from(skip).unwrap_or(0))
+/// The bytes that an entry of a read carries: those of a part, and what is read with them.
+#[derive(Clone, Copy)]
+struct Window {
+    start: u64,
+    len: u32,
+    skip: usize,
+}
+
+impl Window {
+    /// For a part of a run, of which the device has the addresses from `first` up to `end`. Runs begin and end with a grain, so whole
+    /// grains, and what a run has of a page, never leave it.
+    fn new(address: u64, len: u64, whole_pages: bool, first: u64, end: u64) -> Self {
+        let unit = if whole_pages { PAGE } else { GRAIN };
+        let start = address.saturating_sub(address % unit).max(first);
+        let stop = address.saturating_add(len).checked_next_multiple_of(unit).map_or(end, |stop| stop.min(end));
+        Self {
+            start,
+            len: u32::try_from(stop.saturating_sub(start)).unwrap_or(0),
+            skip: usize::try_from(address.saturating_sub(start)).unwrap_or(usize::MAX),
+        }
     }
 }
 
 impl LeechcoreMemory {
     pub(crate) fn new(device: Device, name: String, runs: RunMap) -> Self {
-        Self { device, name: name.into(), runs: Arc::new(runs), facts: TargetFacts::default() }
+        // What the C library buffers for a file it gives again, old as it may be, unless a whole page is asked for.
+        let whole_pages = device.is_file();
+        Self { device, name: name.into(), runs: Arc::new(runs), facts: TargetFacts::default(), whole_pages }
     }
 
     /// Adds the parts of an operation that lie in the map, and says what became of the rest.
@@ -84,10 +102,11 @@ impl LeechcoreMemory {
         for piece in self.runs.pieces(range) {
             let (Piece::Present { range, .. } | Piece::Gap { range }) = piece;
             let start = range.start().offset_from(addr).unwrap_or(0);
-            let Piece::Present { offset: device, .. } = piece else {
+            let (Piece::Present { offset: device, .. }, Some(run)) = (piece, self.runs.find(range.start())) else {
                 outcome.fail(start, Reason::NotInImage { phys: range.start() });
                 continue;
             };
+            let run_end = run.offset.saturating_add(run.range.len());
             let mut done: u64 = 0;
             while done < range.len() {
                 let address = device.saturating_add(done);
@@ -98,6 +117,7 @@ impl LeechcoreMemory {
                     from: usize::try_from(start.saturating_add(done)).unwrap_or(usize::MAX),
                     len: usize::try_from(len).unwrap_or(0),
                     address,
+                    window: Window::new(address, len, self.whole_pages, run.offset, run_end),
                 });
                 done = done.saturating_add(len);
             }
@@ -123,13 +143,13 @@ impl PhysicalMemory for LeechcoreMemory {
             op.outcome = self.cut(index, op.addr, op.buf.len(), &mut parts);
         }
         for parts in parts.chunks(MOST_ENTRIES) {
-            let entries: Vec<(u64, u32)> = parts.iter().map(|part| (part.window().0, part.window().1)).collect();
+            let entries: Vec<(u64, u32)> = parts.iter().map(|part| (part.window.start, part.window.len)).collect();
             let mut data = vec![0; parts.len().saturating_mul(SLOT)];
             let done = self.device.read(&entries, &mut data);
             for ((part, slot), done) in parts.iter().zip(data.chunks(SLOT)).zip(done) {
                 let Some(op) = ops.get_mut(part.op) else { continue };
                 let to = op.buf.get_mut(part.from..).and_then(|rest| rest.get_mut(..part.len));
-                let from = slot.get(part.window().2..).and_then(|rest| rest.get(..part.len));
+                let from = slot.get(part.window.skip..).and_then(|rest| rest.get(..part.len));
                 match (to, from) {
                     (Some(to), Some(from)) if done => to.copy_from_slice(from),
                     _ => refused(&mut op.outcome, part),

@@ -106,6 +106,11 @@ pub fn open(device: &str, options: &Options) -> Result<Connected> {
             why: "its memory map is empty; give one with map=".to_owned(),
         });
     }
+    if opened.is_file() && opened.writable {
+        let note = "LeechCore writes to files through buffers: reads may give older bytes until the target is closed; the connector \
+                    snapshot with writable has no such delay";
+        notes.push(note.to_owned());
+    }
     let format = format!("LeechCore device {}", opened.name);
     let memory = LeechcoreMemory::new(opened, format!("pcileech {device}"), runs);
     log::debug!("{device}: {}", memory.metadata().runs);
