@@ -25,7 +25,7 @@ echo '@@after'; processes
 echo '@@iomem'; cat /proc/iomem
 echo '@@proc-modules'; cat /proc/modules
 echo '@@banner'; memflow read -c kcore linux_banner 4096 2>/tmp/err
-json elsewhere info -c kcore:/proc/self/root/proc/kcore --no-cache
+json elsewhere info -c kcore:/proc/self/cwd/proc/kcore --no-cache
 echo '@@worker'; busybox su worker -c '/addition/memflow info -c kcore'
 mount -t securityfs none /sys/kernel/security && echo confidentiality >/sys/kernel/security/lockdown
 echo '@@locked'; memflow info -c kcore

@@ -77,7 +77,7 @@ impl Window {
     /// grains, and what a run has of a page, never leave it.
     fn new(address: u64, len: u64, whole_pages: bool, first: u64, end: u64) -> Self {
         let unit = if whole_pages { PAGE } else { GRAIN };
-        let start = address.saturating_sub(address % unit).max(first);
+        let start = address.checked_rem(unit).map_or(address, |over| address.saturating_sub(over)).max(first);
         let stop = address.saturating_add(len).checked_next_multiple_of(unit).map_or(end, |stop| stop.min(end));
         Self {
             start,
