@@ -8,6 +8,7 @@
 
 mod args;
 mod linux;
+mod live;
 mod paging;
 mod plugin;
 mod scan;
@@ -16,6 +17,7 @@ mod snapshot;
 pub use self::{
     args::{arg_specs, args},
     linux::{btf, kallsyms, layout_entry, log_flat, log_ring, vmcoreinfo},
+    live::{dma_map, iomem, kcore},
     paging::paging,
     plugin::{analyze, descriptor},
     scan::pattern,
@@ -32,10 +34,13 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("args", args),
     ("btf", btf),
     ("descriptor", descriptor),
+    ("dma_map", dma_map),
     ("elf", elf),
     ("firmware", firmware),
     ("gzip", gzip),
+    ("iomem", iomem),
     ("kallsyms", kallsyms),
+    ("kcore", kcore),
     ("layout_entry", layout_entry),
     ("lime", lime),
     ("log_flat", log_flat),

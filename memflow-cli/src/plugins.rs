@@ -36,6 +36,8 @@ pub(crate) fn look(args: &PluginArgs) -> Result<Inventory, Error> {
     let mut builder = Inventory::builder()
         .connector::<memflow_snapshot::Plugin>()?
         .connector::<memflow_process::Plugin>()?
+        .connector::<memflow_kcore::Plugin>()?
+        .connector::<memflow_pcileech::Plugin>()?
         .os_layer::<memflow_linux::Plugin>()?
         .standard_folders();
     for path in &args.plugin {

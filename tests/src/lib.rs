@@ -5,12 +5,14 @@
 
 mod built;
 mod guest;
+mod leechcore;
 mod patched;
 mod walker;
 
 pub use self::{
     built::{Built, built},
     guest::{Form, Opened, guest},
+    leechcore::leechcore,
     patched::Patched,
     walker::{Mode, Walked, Walker},
 };

@@ -13,7 +13,11 @@ mod images;
 #[path = "../../../os/linux/src/symbols/synthetic.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the corpus uses its part")]
 mod kallsyms_builder;
+#[path = "../../../connectors/kcore/tests/kcore/common.rs"]
+#[allow(dead_code, reason = "the corpus uses its part")]
+mod kcore_builder;
 mod linux;
+mod live;
 mod paging;
 mod plugin;
 mod scan;
@@ -42,7 +46,8 @@ const MAX_LEN: usize = 20 << 10;
 type Seed = (&'static str, &'static str, Vec<u8>);
 
 fn seeds() -> Vec<Seed> {
-    [args::seeds(), snapshot::seeds(), linux::seeds(), paging::seeds(), plugin::seeds(), scan::seeds()].concat()
+    [args::seeds(), snapshot::seeds(), linux::seeds(), live::seeds(), paging::seeds(), plugin::seeds(), scan::seeds()]
+        .concat()
 }
 
 #[test]
@@ -79,6 +84,10 @@ fn seeds_reach_the_end_of_their_parser() {
             "analyze" => some(taken(&bytes)),
             "descriptor" => some(good(&Descriptor::parse_section(&bytes).unwrap())),
             "elf" => elf::parse(&input, strict).map(drop),
+            "kcore" => memflow_kcore::Headers::read(&bytes[..], name.as_ref())
+                .and_then(|headers| memflow_kcore::physical_runs(&headers.segments, name.as_ref()))
+                .map(drop),
+            "dma_map" => memflow_pcileech::parse_map(&text(&bytes)).map(drop),
             "lime" => lime::parse(&input, strict).map(drop),
             "runs" => text(&bytes).parse::<RunMap>().map(drop),
             "btf" => memflow_linux::Types::parse(bytes).map(drop),

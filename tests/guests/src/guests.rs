@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::addition::Addition;
 use crate::capture;
 use crate::error::{Error, Result, WithPath};
 use crate::inner::{self, Inner};
@@ -159,6 +160,14 @@ impl Guests {
     /// # Errors
     /// As [`Guests::ensure`].
     pub fn boot(&self, spec: &Spec) -> Result<RunningGuest> {
+        self.boot_with(spec, None)
+    }
+
+    /// As [`Guests::boot`], with files and a script beside the guest's own.
+    ///
+    /// # Errors
+    /// As [`Guests::ensure`].
+    pub fn boot_with(&self, spec: &Spec, addition: Option<Addition>) -> Result<RunningGuest> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let live = self.root.join("live");
@@ -166,12 +175,17 @@ impl Guests {
         let folder = live.join(format!("{}-{}-{number}", spec.name, std::process::id()));
         std::fs::create_dir_all(&folder).at(&folder)?;
         let prepared = self.root.join(spec.name);
-        let boot = if self.is_prepared(spec) {
+        let mut boot = if self.is_prepared(spec) {
             let packages = Meta::load(&prepared.join("meta.json"))?.packages;
             Boot { kernel: prepared.join("vmlinuz"), initrd: prepared.join("initramfs.cpio"), packages }
         } else {
             self.build(spec, &folder, &|_| {})?
         };
+        if let Some(addition) = addition {
+            let initrd = folder.join("with-addition.cpio");
+            addition.write_behind(&boot.initrd, &initrd)?;
+            boot.initrd = initrd;
+        }
         let guest = boots(&|_| {}, || {
             let mut guest = RunningGuest::start(spec, &boot, &folder)?;
             guest.command("procs")?;

@@ -15,6 +15,7 @@
 //!
 //! Must not know: anything of the library under test. This crate is the independent source of expected values.
 
+mod addition;
 mod capture;
 mod channel;
 mod demo;
@@ -33,6 +34,7 @@ mod spec;
 mod tool;
 mod truth;
 
+pub use addition::Addition;
 pub use demo::{DemoTruth, demo};
 pub use error::{Error, Result};
 pub use guests::{CapturedGuest, Guests};

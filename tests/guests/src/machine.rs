@@ -6,12 +6,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::addition;
 use crate::channel::{Agent, Qmp};
-use crate::error::{Result, WithPath, unexpected};
+use crate::error::{Error, Result, WithPath, unexpected};
 use crate::program::Boot;
 use crate::qemu::command_line;
 use crate::spec::Spec;
@@ -20,6 +21,8 @@ use crate::truth::{Truth, unpack};
 
 /// Longest wait for one answer; a boot under emulation on a busy machine is the slowest.
 const LIMIT: Duration = Duration::from_secs(240);
+/// Longest wait for a script: it may run programs of the host, under emulation.
+const SCRIPT: Duration = Duration::from_secs(600);
 
 /// A running guest.
 #[derive(Debug)]
@@ -152,6 +155,29 @@ impl RunningGuest {
     pub fn spawn(&mut self, name: &str) -> Result<u32> {
         let answer = self.command(&format!("spawn {name}"))?;
         answer.parse().map_err(|_| unexpected("spawn", "a pid", &answer))
+    }
+
+    /// What the script of an [`Addition`](crate::Addition) printed, once it is through.
+    ///
+    /// # Errors
+    /// It is not through after ten minutes, or the guest ended.
+    pub fn script_output(&mut self) -> Result<String> {
+        let log = self.folder.join("console.log");
+        let started = Instant::now();
+        loop {
+            let text = String::from_utf8_lossy(&std::fs::read(&log).at(&log)?).replace('\r', "");
+            if let Some((output, _)) = text.split_once(&format!("\n{}", addition::END)) {
+                return Ok(output.to_owned());
+            }
+            let what = "the script of an addition".to_owned();
+            if self.process.try_wait().at(&log)?.is_some() {
+                return Err(Error::Ended { what, log });
+            }
+            if started.elapsed() > SCRIPT {
+                return Err(Error::Timeout { what, seconds: SCRIPT.as_secs(), log });
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// Waits until the guest is up and settled, and takes its truth into `folder`.

@@ -1,0 +1,110 @@
+//! Physical memory that is read through a kcore file.
+//!
+//! Owns: the way from a batch of operations to parts of the file, and back to outcomes.
+//! Must not know: how the runs were found.
+//! Keeps: a failure is one of its operation and page; an address outside of the runs is an outcome, never zeros.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use std::{fs::File, sync::Arc};
+
+use memflow_core::{
+    PhysRange, PhysicalMemory, Reason, Result,
+    memory::{
+        Liveness, Metadata, Outcome, PhysRead, PhysWrite, Piece, RunMap, TargetFacts, finish_reads, finish_writes,
+    },
+};
+
+use crate::transfer::{self, Part};
+
+/// Operations per call at which the kernel is busy copying rather than with being called.
+const IDEAL_BATCH: usize = 64;
+
+/// The memory of the machine that wrote a kcore file. Shared by threads: each read names its place in the file.
+#[derive(Debug)]
+pub struct KcoreMemory {
+    file: File,
+    name: Arc<str>,
+    runs: Arc<RunMap>,
+    facts: TargetFacts,
+}
+
+impl KcoreMemory {
+    pub(crate) fn new(file: File, name: String, runs: RunMap, facts: TargetFacts) -> Self {
+        Self { file, name: name.into(), runs: Arc::new(runs), facts }
+    }
+}
+
+/// Cuts an operation into the parts that the file holds, and says what became of the rest of it.
+fn cut<'a>(runs: &RunMap, index: usize, op: &'a mut PhysRead<'_>, parts: &mut Vec<Part<'a>>) {
+    let len = u64::try_from(op.buf.len()).unwrap_or(u64::MAX);
+    let Some(range) = PhysRange::new(op.addr, len) else {
+        op.outcome = Outcome::Failed { offset: 0, reason: Reason::OutOfRange };
+        return;
+    };
+    op.outcome = Outcome::Done;
+    let mut rest = &mut *op.buf;
+    for piece in runs.pieces(range) {
+        let (Piece::Present { range, .. } | Piece::Gap { range }) = piece;
+        let from = range.start().offset_from(op.addr).unwrap_or(0);
+        let len = usize::try_from(range.len()).unwrap_or(usize::MAX);
+        let Some((buf, after)) = std::mem::take(&mut rest).split_at_mut_checked(len) else {
+            op.outcome = Outcome::NotAttempted;
+            return;
+        };
+        rest = after;
+        match piece {
+            Piece::Gap { range } => op.outcome.fail(from, Reason::NotInImage { phys: range.start() }),
+            Piece::Present { offset, .. } => parts.push(Part { op: index, from, offset, buf, failed: None }),
+        }
+    }
+}
+
+impl PhysicalMemory for KcoreMemory {
+    fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
+        let mut parts = Vec::with_capacity(ops.len());
+        for (index, op) in ops.iter_mut().enumerate() {
+            cut(&self.runs, index, op, &mut parts);
+        }
+        transfer::read(&self.file, &mut parts);
+        let failed: Vec<_> =
+            parts.iter().filter_map(|part| part.failed.map(|failed| (part.op, part.from, failed))).collect();
+        for (index, from, (inside, error)) in failed {
+            let Some(op) = ops.get_mut(index) else { continue };
+            let offset = from.saturating_add(inside);
+            let reason = match error {
+                Some(errno) => Reason::Io { errno },
+                None => Reason::Truncated { phys: op.addr.wrapping_add(offset) },
+            };
+            op.outcome.fail(offset, reason);
+        }
+        finish_reads(&self.name, ops)
+    }
+
+    fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
+        for op in &mut *ops {
+            op.outcome = Outcome::Failed { offset: 0, reason: Reason::ReadOnly };
+        }
+        finish_writes(&self.name, ops)
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata {
+            name: self.name.clone(),
+            runs: self.runs.clone(),
+            liveness: Liveness::Live,
+            read_only: true,
+            ideal_batch: IDEAL_BATCH,
+        }
+    }
+
+    fn facts(&self) -> &TargetFacts {
+        &self.facts
+    }
+}
