@@ -36,6 +36,7 @@ pub(crate) fn look(args: &PluginArgs) -> Result<Inventory, Error> {
     let mut builder = Inventory::builder()
         .connector::<memflow_snapshot::Plugin>()?
         .connector::<memflow_process::Plugin>()?
+        .connector::<memflow_gdb::Plugin>()?
         .os_layer::<memflow_linux::Plugin>()?
         .standard_folders();
     for path in &args.plugin {
