@@ -91,7 +91,9 @@ impl Link {
                 io::ErrorKind::TimedOut,
                 format!("no answer in {seconds} s; it may serve another client, or need a longer `timeout`"),
             ),
-            io::ErrorKind::UnexpectedEof => self.lose(error.kind(), "closed the connection"),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                self.lose(io::ErrorKind::UnexpectedEof, "closed the connection")
+            }
             kind => self.lose(kind, format!("the connection broke: {error}")),
         }
     }

@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use memflow_core::{Error, Result, memory::TargetFacts, units};
+use memflow_core::{Error, Result, memory::TargetFacts};
 
 use crate::{
     address::Address,
@@ -117,11 +117,9 @@ pub fn open(address: &Address, options: &Options) -> Result<Opened> {
         notes.push("the guest stood before memflow connected, and stays so".to_owned());
     }
     let format = format!(
-        "{} of {}, {} vCPUs, {}",
-        if session.is_qemu() { "GDB stub of QEMU" } else { "GDB stub" },
+        "{} for {}",
+        if session.is_qemu() { "QEMU GDB stub" } else { "GDB stub" },
         description.architecture.as_deref().unwrap_or("an unknown machine").escape_debug(),
-        facts.vcpus.len(),
-        units::Size(layout.readable.total_bytes()),
     );
     Ok(Opened { memory: GdbMemory::new(session, layout, description, facts, abilities), format, notes })
 }

@@ -218,7 +218,9 @@ impl Session {
             });
             let (window, behind) = rest.split_at(fits.count().max(1).min(rest.len()));
             match self.style {
-                Style::Qemu { .. } => answers.extend(self.qemu_window(window, physical)?),
+                Style::Qemu { .. } => {
+                    answers.extend(self.qemu_window(window, physical, self.standing == Standing::Running)?)
+                }
                 Style::Plain { acks: true, .. } => {
                     for request in window {
                         answers.push(self.acknowledged(request)?);
@@ -232,10 +234,9 @@ impl Session {
     }
 
     /// One window of QEMU's stub: stop, physical addresses, the requests, virtual addresses, go.
-    fn qemu_window(&mut self, requests: &[Request], physical: bool) -> Result<Vec<Vec<u8>>> {
+    fn qemu_window(&mut self, requests: &[Request], physical: bool, go: bool) -> Result<Vec<Vec<u8>>> {
         self.notice()?;
-        let running = self.standing == Standing::Running;
-        let mut out = vec![INTERRUPT];
+        let mut out = self.attention();
         if physical {
             encode(b"Qqemu.PhyMemMode:1", &mut out);
         }
@@ -244,7 +245,7 @@ impl Session {
         if back {
             encode(b"Qqemu.PhyMemMode:0", &mut out);
         }
-        if running {
+        if go && self.standing != Standing::Foreign {
             encode(self.go, &mut out);
         }
         (self.stopped, self.acked) = (false, false);
@@ -262,6 +263,13 @@ impl Session {
             self.resume()?;
         }
         Ok(answers)
+    }
+
+    /// What goes ahead of packets so that QEMU's stub takes them, whether the guest runs or not: as long as its last answer was not
+    /// acknowledged it looks at nothing but the start of a packet, and that byte is lost if the guest runs.
+    fn attention(&self) -> Vec<u8> {
+        // An order to go is not answered, so nothing is left to acknowledge behind one.
+        if self.standing == Standing::Running { vec![INTERRUPT] } else { vec![b'+', INTERRUPT] }
     }
 
     /// One window of a stub that agreed to do without acknowledgements.
@@ -427,10 +435,16 @@ impl Session {
         if self.standing == Standing::Running {
             return Ok(());
         }
-        let mut packet = Vec::new();
-        encode(self.go, &mut packet);
-        self.stopped = false;
-        self.link.send(&packet)?;
+        if self.is_qemu() {
+            // Somebody else may have let it go already: then it has to be stopped to be told so.
+            self.standing = Standing::Held;
+            self.qemu_window(&[Request::new("qC")], false, true)?;
+        } else {
+            let mut packet = Vec::new();
+            encode(self.go, &mut packet);
+            self.stopped = false;
+            self.link.send(&packet)?;
+        }
         (self.standing, self.leave_running) = (Standing::Running, true);
         Ok(())
     }
@@ -441,7 +455,7 @@ impl Session {
         if !stands {
             return Ok(());
         }
-        let mut packet = Vec::new();
+        let mut packet = if self.is_qemu() { self.attention() } else { Vec::new() };
         encode(b"D", &mut packet);
         self.link.send(&packet)?;
         let deadline = crate::stream::deadline(FAREWELL).min(self.link.deadline());
