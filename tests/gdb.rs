@@ -54,14 +54,14 @@ fn raw(folder: &Path, packet: &str) -> String {
     let sum = |text: &str| text.bytes().fold(0_u8, u8::wrapping_add);
     write!(stream, "+${packet}#{:02x}", sum(packet)).unwrap();
     let mut text = String::new();
-    // The stop, an acknowledgement, the answer.
-    while text.matches('#').count() < 2 || !text.contains('+') {
+    // The stop, an acknowledgement, the answer; each packet has two digits behind its `#`.
+    while text.matches('#').count() < 2 || !text.contains('+') || text.len() < text.rfind('#').unwrap() + 3 {
         let mut byte = [0];
         stream.read_exact(&mut byte).unwrap();
         text.push(char::from(byte[0]));
     }
     write!(stream, "+$D#44").unwrap();
-    stream.read_exact(&mut [0; 5]).unwrap();
+    stream.read_exact(&mut [0; 7]).unwrap();
     text
 }
 
@@ -209,8 +209,8 @@ fn command_lists_processes_and_leaves_the_guest_running_however_it_ends() {
     assert!(text.lines().any(|line| line.contains("newcomer") && line.contains(&pid.to_string())), "{text}");
     assert_eq!(status(&mut guest), "running");
 
-    // Killed at any moment, it leaves a guest that runs and a stub that is as it was.
-    for wait in [30, 60, 100, 150, 200, 400, 700] {
+    // Killed at any moment of its work, it leaves a guest that runs and a stub that is as it was.
+    for wait in [500, 600, 700, 850, 1000] {
         let strings = ["strings", &target, "--phys"];
         let mut child =
             Command::new(memflow).args(strings).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -230,7 +230,7 @@ fn command_lists_processes_and_leaves_the_guest_running_however_it_ends() {
     for target in [format!("gdb:{port}"), format!("gdb:127.0.0.1:port={port}"), format!("gdb:\"127.0.0.1:{port}\"")] {
         let info = Command::new(memflow).args(["info", &target]).output().unwrap();
         let text = String::from_utf8_lossy(&info.stdout);
-        assert!(text.contains("QEMU GDB stub") && text.contains("newcomer") | info.status.success(), "{text}");
+        assert!(text.contains("QEMU GDB stub") && text.contains("Linux"), "{text}");
     }
     assert_eq!(status(&mut guest), "running");
 }

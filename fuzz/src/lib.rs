@@ -7,6 +7,7 @@
 //! had, and against a second opinion where there is one. `docs/fuzzing.md` says how to run them.
 
 mod args;
+mod gdb;
 mod linux;
 mod paging;
 mod plugin;
@@ -15,6 +16,7 @@ mod snapshot;
 
 pub use self::{
     args::{arg_specs, args},
+    gdb::{gdb_description, gdb_layout, gdb_packet},
     linux::{btf, kallsyms, layout_entry, log_flat, log_ring, vmcoreinfo},
     paging::paging,
     plugin::{analyze, descriptor},
@@ -34,6 +36,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("descriptor", descriptor),
     ("elf", elf),
     ("firmware", firmware),
+    ("gdb_description", gdb_description),
+    ("gdb_layout", gdb_layout),
+    ("gdb_packet", gdb_packet),
     ("gzip", gzip),
     ("kallsyms", kallsyms),
     ("layout_entry", layout_entry),

@@ -12,11 +12,11 @@ use crate::{
 pub fn packets(bytes: &[u8], limit: usize) -> Vec<Vec<u8>> {
     let mut decoder = Decoder::new(limit);
     let mut packets = Vec::new();
-    for byte in bytes {
-        match decoder.push(*byte) {
-            Ok(Some(Frame::Packet(payload))) => packets.extend(unescape(&payload)),
-            Ok(_) => {}
-            Err(_) => break,
+    let mut rest = bytes;
+    while let Ok((taken, Some(frame))) = decoder.take(rest) {
+        rest = rest.get(taken..).unwrap_or_default();
+        if let Frame::Packet(payload) = frame {
+            packets.extend(unescape(&payload));
         }
     }
     packets

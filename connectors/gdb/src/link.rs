@@ -125,7 +125,7 @@ impl Link {
                 return Ok(frame);
             }
             self.usable()?;
-            let mut buf = [0; 16 << 10];
+            let mut buf = [0; 64 << 10];
             match self.stream.receive(&mut buf, deadline) {
                 Ok(0) => return Err(self.broke(&io::ErrorKind::UnexpectedEof.into())),
                 Ok(len) => self.decode(buf.get(..len).unwrap_or_default())?,
@@ -150,10 +150,13 @@ impl Link {
         Ok(self.received.pop_front())
     }
 
-    fn decode(&mut self, bytes: &[u8]) -> Result<()> {
-        for byte in bytes {
-            match self.decoder.push(*byte) {
-                Ok(frame) => self.received.extend(frame),
+    fn decode(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            match self.decoder.take(bytes) {
+                Ok((taken, frame)) => {
+                    self.received.extend(frame);
+                    bytes = bytes.get(taken..).unwrap_or_default();
+                }
                 Err(violation) => return Err(self.violation(violation.text())),
             }
         }

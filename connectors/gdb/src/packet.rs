@@ -117,11 +117,37 @@ impl Decoder {
         Self { state: State::Idle, notification: false, body: Vec::new(), sum: 0, noise: 0, limit }
     }
 
+    /// Takes bytes up to the end of the next frame; how many it took.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<(usize, Option<Frame>), Violation> {
+        let mut taken = 0_usize;
+        while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+            if self.state == State::Body {
+                let special = memchr::memchr3(b'$', b'#', b'*', rest).unwrap_or(rest.len());
+                let plain = rest.get(..special).unwrap_or_default();
+                if self.body.len().saturating_add(plain.len()) > self.limit {
+                    return Err(Violation::TooLong);
+                }
+                self.sum = plain.iter().fold(self.sum, |sum, byte| sum.wrapping_add(*byte));
+                self.body.extend_from_slice(plain);
+                taken = taken.saturating_add(plain.len());
+            }
+            let Some(&byte) = bytes.get(taken) else { break };
+            taken = taken.saturating_add(1);
+            if let Some(frame) = self.push(byte)? {
+                return Ok((taken, Some(frame)));
+            }
+        }
+        Ok((taken, None))
+    }
+
     /// Takes one byte.
     ///
     /// # Errors
     /// The byte cannot stand here; nothing that follows can be trusted.
-    pub(crate) fn push(&mut self, byte: u8) -> Result<Option<Frame>, Violation> {
+    fn push(&mut self, byte: u8) -> Result<Option<Frame>, Violation> {
         match self.state {
             State::Idle => return self.between(byte),
             // The end of the packet before was lost; GDB begins anew as well.
@@ -196,8 +222,21 @@ mod tests {
 
     fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Violation> {
         let mut decoder = Decoder::new(1000);
-        let frames: Result<Vec<_>, _> = bytes.iter().map(|byte| decoder.push(*byte)).collect();
-        Ok(frames?.into_iter().flatten().collect())
+        let single: Result<Vec<_>, _> = bytes.iter().map(|byte| decoder.push(*byte)).collect();
+        let single = single.map(|frames| frames.into_iter().flatten().collect::<Vec<_>>());
+        let (mut decoder, mut many, mut rest) = (Decoder::new(1000), Vec::new(), bytes);
+        let many = loop {
+            match decoder.take(rest) {
+                Ok((_, None)) => break Ok(many),
+                Ok((taken, Some(frame))) => {
+                    many.push(frame);
+                    rest = rest.get(taken..).unwrap();
+                }
+                Err(violation) => break Err(violation),
+            }
+        };
+        assert_eq!(single, many);
+        single
     }
 
     fn packet(text: &[u8]) -> Frame {

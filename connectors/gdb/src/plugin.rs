@@ -14,7 +14,7 @@ use crate::{
 
 #[memflow_derive::connector(
     name = "gdb",
-    description = "machines behind a GDB remote stub with physical memory access, such as QEMU's",
+    description = "a running machine behind a GDB remote stub, such as QEMU's",
     help = "The target is HOST:PORT in quotes, HOST with port=, a port of this machine, or the path of a Unix socket.",
     args(
         port: number => "the port, for a host without one",
