@@ -364,12 +364,15 @@ impl Session {
     fn notice(&mut self) -> Result<()> {
         while let Some(frame) = self.link.frame_at_hand()? {
             let Frame::Packet(payload) = frame else { continue };
+            // Stops before this one are not news.
+            let before = std::mem::take(&mut self.stopped);
             if !self.is_news(&payload, false)? {
                 return Err(self.link.violation("sent an answer that nobody asked for"));
             }
-            if self.standing == Standing::Running && std::mem::take(&mut self.stopped) {
+            if self.standing == Standing::Running && self.stopped {
                 self.standing = Standing::Foreign;
             }
+            self.stopped |= before;
         }
         Ok(())
     }

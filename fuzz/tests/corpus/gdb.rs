@@ -46,7 +46,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
               FlatView #1\r\n AS \"memory\", root: system\r\n Root memory region: system\r\n\
               \x20 0000000000000000-000000000009ffff (prio 0, ram): ram\r\n\
               \x20 00000000000c0000-00000000000c3fff (prio 1, rom): ram @00000000000c0000\r\n\
-              \x20 0000000000100000-ffffffffffffffff (prio 0, nv-ram): ram @0000000000100000 KVM\r\n"
+              \x20 0000000000100000-000000007fffffff (prio 0, nv-ram): ram @0000000000100000 KVM\r\n"
                 .to_vec(),
         ),
         ("gdb_layout", "overlap", b"FlatView #0\n AS \"memory\", root: system\n  0-f (prio 0, ram): a\n  8-1f (prio 0, ram): b\n".to_vec()),
