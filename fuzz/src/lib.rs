@@ -7,6 +7,7 @@
 //! had, and against a second opinion where there is one. `docs/fuzzing.md` says how to run them.
 
 mod args;
+mod gdb;
 mod linux;
 mod live;
 mod paging;
@@ -16,6 +17,7 @@ mod snapshot;
 
 pub use self::{
     args::{arg_specs, args},
+    gdb::{gdb_description, gdb_layout, gdb_packet},
     linux::{btf, kallsyms, layout_entry, log_flat, log_ring, vmcoreinfo},
     live::{dma_map, iomem, kcore},
     paging::paging,
@@ -37,6 +39,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dma_map", dma_map),
     ("elf", elf),
     ("firmware", firmware),
+    ("gdb_description", gdb_description),
+    ("gdb_layout", gdb_layout),
+    ("gdb_packet", gdb_packet),
     ("gzip", gzip),
     ("iomem", iomem),
     ("kallsyms", kallsyms),

@@ -38,6 +38,7 @@ pub(crate) fn look(args: &PluginArgs) -> Result<Inventory, Error> {
         .connector::<memflow_process::Plugin>()?
         .connector::<memflow_kcore::Plugin>()?
         .connector::<memflow_pcileech::Plugin>()?
+        .connector::<memflow_gdb::Plugin>()?
         .os_layer::<memflow_linux::Plugin>()?
         .standard_folders();
     for path in &args.plugin {

@@ -17,14 +17,16 @@ const FOLDER_ORDER: &[&[&str]] =
 const BESIDE: &[&str] = &["testkit"];
 /// Where the library's folders are.
 const LIBRARY: &str = "memflow-core/src/";
+/// The connectors.
+const CONNECTORS: &[&str] =
+    &["memflow-gdb", "memflow-kcore", "memflow-pcileech", "memflow-process", "memflow-qemu", "memflow-snapshot"];
 /// Crates that must not know each other: packages in the folder on the left do not name those on the right.
 const FOREIGN_CRATES: &[(&str, &[&str])] = &[
-    (
-        "memflow-core/",
-        &["memflow-snapshot", "memflow-process", "memflow-kcore", "memflow-pcileech", "memflow-linux", "memflow-cli"],
-    ),
+    ("memflow-core/", CONNECTORS),
+    ("memflow-core/", &["memflow-linux", "memflow-cli"]),
     ("connectors/", &["memflow-linux", "memflow-cli"]),
-    ("os/", &["memflow-snapshot", "memflow-process", "memflow-kcore", "memflow-pcileech", "memflow-cli"]),
+    ("os/", CONNECTORS),
+    ("os/", &["memflow-cli"]),
 ];
 /// The document that lists the files which may hold unsafe code, between these two lines.
 const UNSAFE_LIST: &str = "docs/design.md";

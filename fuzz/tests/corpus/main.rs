@@ -8,6 +8,7 @@ mod args;
 #[path = "../../../os/linux/src/types/synthetic.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the corpus uses its part")]
 mod btf_builder;
+mod gdb;
 #[path = "../../../connectors/snapshot/tests/common/mod.rs"]
 mod images;
 #[path = "../../../os/linux/src/symbols/synthetic.rs"]
@@ -46,8 +47,17 @@ const MAX_LEN: usize = 20 << 10;
 type Seed = (&'static str, &'static str, Vec<u8>);
 
 fn seeds() -> Vec<Seed> {
-    [args::seeds(), snapshot::seeds(), linux::seeds(), live::seeds(), paging::seeds(), plugin::seeds(), scan::seeds()]
-        .concat()
+    [
+        args::seeds(),
+        gdb::seeds(),
+        snapshot::seeds(),
+        linux::seeds(),
+        live::seeds(),
+        paging::seeds(),
+        plugin::seeds(),
+        scan::seeds(),
+    ]
+    .concat()
 }
 
 #[test]
@@ -92,6 +102,9 @@ fn seeds_reach_the_end_of_their_parser() {
             "runs" => text(&bytes).parse::<RunMap>().map(drop),
             "btf" => memflow_linux::Types::parse(bytes).map(drop),
             "open" => open_bytes(name, &bytes, &OpenOptions::default()).map(drop),
+            "gdb_packet" => some(memflow_gdb::fuzzing::packets(&bytes, 4096).len()),
+            "gdb_description" if name != "round" => some(memflow_gdb::fuzzing::description(&bytes).unwrap_or(0)),
+            "gdb_layout" if name != "overlap" => some(memflow_gdb::fuzzing::layouts(&bytes).len()),
             "gzip" => unpack::gzip(&input, unpack).map(drop),
             "zstd" => unpack::zstd(&input, unpack).map(drop),
             "kallsyms" => some(fuzzing::kallsyms(&bytes)),

@@ -304,7 +304,8 @@ impl Scan<'_> {
                 at = at.saturating_add(1);
                 continue;
             }
-            let page = (place.first & !inside).wrapping_add(size.wrapping_mul(u64::try_from(at - from).unwrap_or(0)));
+            let page = (place.first & !inside)
+                .wrapping_add(size.wrapping_mul(u64::try_from(at.saturating_sub(from)).unwrap_or(0)));
             let first = page.max(place.first);
             // Entries that lead on where the one before ends, in the same way.
             let follows = |(next, word): (u64, &[u8; 8])| {

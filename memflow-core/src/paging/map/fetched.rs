@@ -22,7 +22,7 @@ impl Fetched {
     pub(super) fn words(&self, arch: &'static Architecture, nth: usize) -> Option<&[[u8; 8]]> {
         let at = nth.saturating_mul(self.table_bytes);
         let table = self.bytes.get(at..at.saturating_add(self.table_bytes))?;
-        (arch.entry_size == EntrySize::Eight && self.lost.is_empty()).then(|| table.as_chunks().0)
+        (arch.entry_size == EntrySize::Eight && self.lost.is_empty()).then_some(table.as_chunks().0)
     }
 
     /// The entries of the `nth` table from the one for `place.first` to the one for `place.last`, each with the part of that range
