@@ -7,7 +7,7 @@ use std::{fmt, path::Path, sync::Arc};
 
 use memflow_core::{
     Error, PhysicalMemory, Result,
-    memory::{BufferMemory, FileMemory, MapMode, MappedMemory, SourceConfig},
+    memory::{BufferMemory, FileMemory, LookasideLayer, MapMode, MappedMemory, SourceConfig},
 };
 
 use crate::{
@@ -93,7 +93,8 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
         Ok(memory) => Arc::new(memory),
         Err(Error::Io { what, source }) => {
             log::debug!("{what}: {source}; reading by position instead");
-            Arc::new(FileMemory::new(config, input.into_file(), mode.liveness(), !options.writable))
+            let memory = FileMemory::new(config, input.into_file(), mode.liveness(), !options.writable);
+            LookasideLayer::over(Arc::new(memory))
         }
         Err(Error::Range { .. }) => {
             let problem = "shrank while it was opened; is it still being written?";

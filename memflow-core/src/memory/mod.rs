@@ -6,25 +6,30 @@ mod direct_map;
 mod facts;
 mod layer;
 mod live;
+mod lookaside;
 mod op;
 mod physical;
 mod run_map;
 mod source;
 mod table_pages;
+mod validity;
 
 pub(crate) use self::{
     direct_map::Unconfirmed,
+    lookaside::{Answer, Kind, Owner, Session},
     table_pages::{Bias, Entries, Entry, EntryPlace, TablePage, TablePages},
 };
 pub use self::{
     direct_map::{Backing, DirectMap, DirectRegion, LoadError},
     facts::{MachineKind, TargetFacts, VcpuRegisters, X86Registers},
     layer::{
-        CacheConfig, CacheLayer, CacheStats, DelayLayer, LatencyHistogram, Metrics, MetricsLayer, MetricsSnapshot,
-        OpCounts, ReadOnlyLayer, Validity,
+        CacheConfig, CacheLayer, CacheStats, DelayLayer, LatencyHistogram, LookasideLayer, Metrics, MetricsLayer,
+        MetricsSnapshot, OpCounts, ReadOnlyLayer,
     },
+    lookaside::{Lookaside, LookasideConfig, Writing},
     op::{Outcome, PhysRead, PhysWrite, ReadOp, ViewRead, ViewWrite, WriteOp, finish_reads, finish_writes},
     physical::{Liveness, Metadata, PhysicalMemory, PhysicalMemoryExt},
     run_map::{Piece, Pieces, Run, RunMap},
     source::{BufferMemory, FileMemory, MapMode, MappedMemory, OwnedBytes, PageBuffer, SourceConfig},
+    validity::Validity,
 };
