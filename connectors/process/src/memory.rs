@@ -18,8 +18,8 @@ use std::sync::Arc;
 use memflow_core::{
     Error, PhysAddr, PhysRange, PhysicalMemory, Reason, Result, VirtAddr,
     memory::{
-        Lookaside, Metadata, Outcome, PhysRead, PhysWrite, Piece, RunMap, TargetFacts, ViewRead, ViewWrite, finish_reads,
-        finish_writes,
+        Lookaside, Metadata, Outcome, PhysRead, PhysWrite, Piece, RunMap, TargetFacts, ViewRead, ViewWrite,
+        finish_reads, finish_writes,
     },
     os::Process,
 };

@@ -22,8 +22,8 @@ use crate::{
     address::{Address, PhysAddr, PhysRange},
     error::{Reason, Result},
     memory::{
-        Backing, DirectMap, DirectRegion, Liveness, LookasideLayer, MachineKind, Metadata, Outcome, PhysRead, PhysWrite,
-        PhysicalMemory, Run, RunMap, TargetFacts, VcpuRegisters, X86Registers, finish_reads, finish_writes,
+        Backing, DirectMap, DirectRegion, Liveness, LookasideLayer, MachineKind, Metadata, Outcome, PhysRead,
+        PhysWrite, PhysicalMemory, Run, RunMap, TargetFacts, VcpuRegisters, X86Registers, finish_reads, finish_writes,
     },
     plugin::wire::{outcome, raw},
 };
