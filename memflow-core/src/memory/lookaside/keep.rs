@@ -141,7 +141,7 @@ impl Lookaside {
                 found: answers.to_string(),
             });
         }
-        let without = "leave out the lookaside to keep nothing";
+        let without = "a nanosecond keeps next to nothing";
         Ok(Self::with_age(answers, validity.limit(liveness, Self::LIVE_VALIDITY, "lookaside", without)?))
     }
 

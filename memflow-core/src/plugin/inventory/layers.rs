@@ -114,3 +114,47 @@ impl LayerArgs {
         Ok(Layered { connection, metrics })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        memory::{BufferMemory, PhysicalMemory, RunMap, SourceConfig, TargetFacts},
+        testkit::LockedMemory,
+    };
+
+    fn layered(args: LayerArgs, memory: Arc<dyn PhysicalMemory>) -> Result<Arc<dyn PhysicalMemory>> {
+        args.apply(Connection::new(memory)).map(|layered| layered.connection.memory)
+    }
+
+    fn mapped() -> Arc<dyn PhysicalMemory> {
+        let config = SourceConfig { name: "test".into(), runs: RunMap::flat(8), facts: TargetFacts::default() };
+        Arc::new(BufferMemory::new(config, vec![0; 8]).unwrap())
+    }
+
+    fn called() -> Arc<dyn PhysicalMemory> {
+        Arc::new(LockedMemory::new(RunMap::flat(8), vec![0; 8]).unwrap())
+    }
+
+    #[test]
+    fn memory_that_has_to_be_called_keeps_translations() {
+        let plain = LayerArgs::default();
+        let every = LayerArgs { cache: Some(1 << 20), delay: Some(Duration::ZERO), metrics: true, ..plain };
+        let told = LayerArgs { tlb: Some(Duration::from_secs(1)), ..plain };
+        for args in [plain, every, told] {
+            assert!(layered(args, called()).unwrap().lookaside().is_some(), "{args:?}");
+        }
+        for args in [plain, told, LayerArgs { read_only: true, ..plain }] {
+            assert!(layered(args, mapped()).unwrap().lookaside().is_none(), "{args:?}");
+        }
+        // A direct map that is hidden is as good as none.
+        assert!(layered(every, mapped()).unwrap().lookaside().is_some());
+    }
+
+    #[test]
+    fn tlb_of_no_time_is_refused() {
+        let error = layered(LayerArgs { tlb: Some(Duration::ZERO), ..LayerArgs::default() }, called()).map(|_| ());
+        let error = error.unwrap_err().to_string();
+        assert_eq!(error, "lookaside validity: expected more than zero; a nanosecond keeps next to nothing, found `0`");
+    }
+}
