@@ -15,7 +15,8 @@ use crate::error::Result;
 /// The inventory of plugins puts one over each connector whose bytes have to be called for. Elsewhere,
 /// [`over`](Self::over) does it where it helps.
 ///
-/// Over a cache, answers are as old as what the cache gave, and may be used for as long again as they are valid.
+/// A cache belongs above it: what the cache forgets, and [flushes](super::CacheLayer::flush), this then forgets too. Answers that were
+/// worked out from cached bytes are as old as those, and may be used for as long again as they are valid.
 ///
 /// ```
 /// # use std::sync::Arc;
