@@ -1,4 +1,4 @@
-//! What a page cache costs: a hit allocates nothing, and the capacity bounds what it ever holds.
+//! What a page cache and a lookaside cost: a hit allocates nothing, and their sizes bound what they ever hold.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -8,11 +8,12 @@ use std::{
 };
 
 use memflow_core::{
-    PhysAddr, PhysicalMemory,
+    PhysAddr, PhysicalMemory, VirtAddr,
     memory::{
-        BufferMemory, CacheConfig, CacheLayer, DelayLayer, PhysRead, PhysicalMemoryExt, RunMap, SourceConfig,
-        TargetFacts, Validity,
+        BufferMemory, CacheConfig, CacheLayer, DelayLayer, LookasideConfig, LookasideLayer, PhysRead,
+        PhysicalMemoryExt, RunMap, SourceConfig, TargetFacts, Validity,
     },
+    paging::{AddressSpace, TranslateOp, x86},
 };
 
 /// The system's allocator, with a count of what this thread asked of it.
@@ -97,5 +98,46 @@ fn capacity_bounds_pages_records_and_pages_on_their_way() {
         assert_eq!(bufs, vec![[7; 8]; pages]);
         drop((cache, bufs));
         assert_eq!(HELD.get(), start, "{config:?}");
+    }
+}
+
+/// Memory with tables of 32-bit x86 for its first 4 MiB, each page at 0x3000.
+fn tables() -> Arc<dyn PhysicalMemory> {
+    let mut bytes = vec![0; 0x4000];
+    bytes[0x1000..0x1004].copy_from_slice(&0x2003_u32.to_le_bytes());
+    for entry in bytes[0x2000..0x3000].chunks_exact_mut(4) {
+        entry.copy_from_slice(&0x3003_u32.to_le_bytes());
+    }
+    let config = SourceConfig { name: "test".into(), runs: RunMap::flat(0x4000), facts: TargetFacts::default() };
+    Arc::new(DelayLayer::new(Arc::new(BufferMemory::new(config, bytes).unwrap()), Duration::ZERO).unwrap())
+}
+
+#[test]
+fn known_page_is_found_without_allocating() {
+    let memory = LookasideLayer::over(tables());
+    let space = AddressSpace::new(&x86::X86, 0x1000);
+    let translate = |page: u64| space.translate(&*memory, VirtAddr::new(page << 12)).unwrap().phys;
+    (0..1024).for_each(|page| assert_eq!(translate(page), PhysAddr::new(0x3000)));
+    let before = ALLOCATIONS.get();
+    (0..1024).for_each(|page| assert_eq!(translate(page), PhysAddr::new(0x3000)));
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+}
+
+#[test]
+fn answers_take_what_their_number_says_from_the_first_use_on() {
+    for answers in [1, 100, 4096] {
+        let (below, start) = (tables(), HELD.get());
+        let config = LookasideConfig { answers, validity: Validity::Forever };
+        let memory = LookasideLayer::new(below.clone(), config).unwrap();
+        assert!(HELD.get() - start < 1024, "nothing before it is used");
+        for root in [0x1000_u64, 0x0, 0x2000] {
+            let space = AddressSpace::new(&x86::X86, root);
+            let mut ops: Vec<_> = (0..4096).map(|page| TranslateOp::new(VirtAddr::new(page << 12))).collect();
+            space.translate_batch(&memory, &mut ops);
+        }
+        let held = (HELD.get() - start) as usize;
+        // At least a set of sixteen of each kind.
+        assert!(held <= answers * 52 + 3 * 640, "{held} bytes for {answers} answers");
+        drop((memory, below));
     }
 }

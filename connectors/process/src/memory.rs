@@ -3,7 +3,7 @@
 //! Owns: [`ProcessMemory`]: the way from operations on inner physical addresses to operations on the process, and back.
 //! Must not know: how the process was found, how its memory is translated.
 //! Keeps: one call of the process for a whole batch; an outcome names inner addresses only, as nobody above knows the outer ones;
-//! what the process cannot give is never zeros.
+//! what the process cannot give is never zeros; nothing that was worked out from the bytes outlives a write to them.
 #![deny(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -18,8 +18,8 @@ use std::sync::Arc;
 use memflow_core::{
     Error, PhysAddr, PhysRange, PhysicalMemory, Reason, Result, VirtAddr,
     memory::{
-        Metadata, Outcome, PhysRead, PhysWrite, Piece, RunMap, TargetFacts, ViewRead, ViewWrite, finish_reads,
-        finish_writes,
+        Lookaside, Metadata, Outcome, PhysRead, PhysWrite, Piece, RunMap, TargetFacts, ViewRead, ViewWrite,
+        finish_reads, finish_writes,
     },
     os::Process,
 };
@@ -31,6 +31,7 @@ pub struct ProcessMemory {
     /// Offsets of the runs are virtual addresses of the process.
     runs: Arc<RunMap>,
     facts: TargetFacts,
+    lookaside: Lookaside,
 }
 
 /// Where the outcome of an operation on the process belongs.
@@ -57,7 +58,8 @@ impl std::fmt::Debug for ProcessMemory {
 
 impl ProcessMemory {
     pub(crate) fn new(process: Box<dyn Process>, name: String, runs: RunMap) -> Self {
-        Self { process, name: name.into(), runs: Arc::new(runs), facts: TargetFacts::default() }
+        let lookaside = Lookaside::by_liveness(process.physical_memory().metadata().liveness);
+        Self { process, name: name.into(), runs: Arc::new(runs), facts: TargetFacts::default(), lookaside }
     }
 
     /// The process that holds the memory.
@@ -162,6 +164,8 @@ impl PhysicalMemory for ProcessMemory {
     }
 
     fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
+        // Dropped when the writes have been carried out.
+        let _writing = self.lookaside.writing(ops);
         let mut writes: Vec<ViewWrite<'_>> = Vec::with_capacity(ops.len());
         let mut places: Vec<Place> = Vec::with_capacity(ops.len());
         for (index, op) in ops.iter_mut().enumerate() {
@@ -193,6 +197,10 @@ impl PhysicalMemory for ProcessMemory {
             read_only: self.process.metadata().read_only,
             ideal_batch: outer.ideal_batch,
         }
+    }
+
+    fn lookaside(&self) -> Option<&Lookaside> {
+        Some(&self.lookaside)
     }
 
     fn facts(&self) -> &TargetFacts {

@@ -11,7 +11,10 @@ use std::{
 
 use memflow_core::{
     Error, PhysicalMemory, Result,
-    memory::{BufferMemory, FileMemory, Liveness, MapMode, MappedMemory, PageBuffer, PositionedMemory, SourceConfig},
+    memory::{
+        BufferMemory, FileMemory, Liveness, LookasideLayer, MapMode, MappedMemory, PageBuffer, PositionedMemory,
+        SourceConfig,
+    },
 };
 
 use crate::{
@@ -140,7 +143,8 @@ fn open_file(input: FileInput, parsed: Parsed, container: Container, options: &O
         Ok(memory) => Arc::new(memory),
         Err(Error::Io { what, source }) => {
             log::debug!("{what}: {source}; reading by position instead");
-            Arc::new(FileMemory::new(config, input.into_file(), mode.liveness(), !options.writable))
+            let memory = FileMemory::new(config, input.into_file(), mode.liveness(), !options.writable);
+            LookasideLayer::over(Arc::new(memory))
         }
         Err(Error::Range { .. }) => {
             let problem = "shrank while it was opened; is it still being written?";
@@ -214,7 +218,7 @@ fn open_packed(
     let parsed = Parsed { image, alternatives: Vec::new() };
     let source = BlockInput::new(&path, blocks, options.unpacked_cache());
     let memory = PositionedMemory::new(parsed.config(&path), source, Liveness::Frozen, true).with_excluded(excluded);
-    Ok(parsed.finish(Arc::new(memory), Format { container, compression: None }))
+    Ok(parsed.finish(LookasideLayer::over(Arc::new(memory)), Format { container, compression: None }))
 }
 
 /// Opens a container whose pieces are in any order.
@@ -228,7 +232,7 @@ fn open_flattened(input: Arc<dyn ReadAt>, options: &OpenOptions<'_>) -> Result<S
                 let parsed = parse(&input, container, options).map_err(inside)?;
                 let config = parsed.config(input.path());
                 let memory = PositionedMemory::new(config, InputSource::new(input), Liveness::Frozen, true);
-                parsed.finish(Arc::new(memory), Format { container, compression: None })
+                parsed.finish(LookasideLayer::over(Arc::new(memory)), Format { container, compression: None })
             }
         },
         Detected::Flattened | Detected::Compressed(_) | Detected::VmwareState => {

@@ -7,20 +7,23 @@ mod direct_map;
 mod facts;
 mod layer;
 mod live;
+mod lookaside;
 mod op;
 mod physical;
 mod run_map;
 mod source;
 mod table_pages;
+mod validity;
 
 pub use self::{
     control::{Control, Pause, RunState},
     direct_map::{Backing, DirectMap, DirectRegion, LoadError},
     facts::{AArch64Registers, BugCheck, MachineKind, TargetFacts, VcpuRegisters, WindowsFacts, X86Registers},
     layer::{
-        CacheConfig, CacheLayer, CacheStats, DelayLayer, LatencyHistogram, Metrics, MetricsLayer, MetricsSnapshot,
-        OpCounts, ReadOnlyLayer, Validity,
+        CacheConfig, CacheLayer, CacheStats, DelayLayer, LatencyHistogram, LookasideLayer, Metrics, MetricsLayer,
+        MetricsSnapshot, OpCounts, ReadOnlyLayer,
     },
+    lookaside::{Lookaside, LookasideConfig, Writing},
     op::{Outcome, PhysRead, PhysWrite, ReadOp, ViewRead, ViewWrite, WriteOp, finish_reads, finish_writes},
     physical::{Liveness, Metadata, PhysicalMemory, PhysicalMemoryExt},
     run_map::{Piece, Pieces, Run, RunMap},
@@ -28,8 +31,10 @@ pub use self::{
         BufferMemory, ByteSource, FileMemory, MapMode, MappedMemory, OwnedBytes, PageBuffer, PositionedMemory,
         SourceConfig,
     },
+    validity::Validity,
 };
 pub(crate) use self::{
     direct_map::Unconfirmed,
+    lookaside::{Answer, Kind, Owner, Session},
     table_pages::{Bias, Entries, Entry, EntryPlace, TablePage, TablePages},
 };

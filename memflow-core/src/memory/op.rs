@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::{
-    address::{Address, PhysAddr, VirtAddr},
+    address::{Address, PhysAddr, PhysRange, VirtAddr},
     error::{AccessKind, AnyAddr, Error, Reason, Result},
 };
 
@@ -95,6 +95,14 @@ impl<'a, A> WriteOp<'a, A> {
     /// A write that nobody has tried yet.
     pub fn new(addr: A, buf: &'a [u8]) -> Self {
         Self { addr, buf, outcome: Outcome::NotAttempted }
+    }
+}
+
+impl PhysWrite<'_> {
+    /// The addresses that it may change: also those before the end of the address space, if it runs over that.
+    pub(super) fn touched(&self) -> Option<PhysRange> {
+        let rest = (self.buf.len() as u64).checked_sub(1)?;
+        PhysRange::inclusive(self.addr, self.addr.checked_add(rest).unwrap_or(PhysAddr::new(u64::MAX)))
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Control, DirectMap, PhysRead, PhysWrite, RunMap, TargetFacts};
+use super::{Control, DirectMap, Lookaside, PhysRead, PhysWrite, RunMap, TargetFacts};
 use crate::{address::PhysAddr, error::Result};
 
 /// Whether the bytes change while they are read.
@@ -65,6 +65,15 @@ pub trait PhysicalMemory: Send + Sync {
         None
     }
 
+    /// Where what was worked out from the bytes is kept until they may have changed, if anybody keeps it.
+    ///
+    /// A layer that changes nothing of what the memory holds hands on that of the memory below, so that all layers share it; one
+    /// that also keeps bytes itself tells it of writes when it has forgotten them ([`Lookaside::written`]). What shows the memory
+    /// otherwise than it is has its own, or none.
+    fn lookaside(&self) -> Option<&Lookaside> {
+        None
+    }
+
     /// What the target knows about itself.
     fn facts(&self) -> &TargetFacts;
 
@@ -93,6 +102,10 @@ impl<M: PhysicalMemory + ?Sized> PhysicalMemory for Arc<M> {
 
     fn direct_map(&self) -> Option<&DirectMap> {
         (**self).direct_map()
+    }
+
+    fn lookaside(&self) -> Option<&Lookaside> {
+        (**self).lookaside()
     }
 
     fn facts(&self) -> &TargetFacts {

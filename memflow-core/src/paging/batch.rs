@@ -1,14 +1,17 @@
 //! Walks of many addresses through tables that have to be called for: devices, plugins, files that cannot be mapped.
 //!
-//! Owns: which entries are fetched when: all of one level in one call.
+//! Owns: which entries are fetched when: all of one level in one call; walks start as deep as earlier ones allow (`tlb`).
 //! Must not know: bits of an entry (`entry`), callers' buffers, the operating system.
 //! Keeps: each address leaves once, with a page or with the level where it stopped; at most one call per level whatever the batch.
 //! Only when a read of several neighbouring entries fails in part are those behind the failure asked for once more, one by one.
+
+use std::cmp::Reverse;
 
 use super::{
     Walked,
     arch::{Architecture, EntrySize},
     entry::{Halt, Next, Node},
+    tlb::{Start, Tlb, Trust},
     walk::stop_cause,
 };
 use crate::{
@@ -25,29 +28,32 @@ const JOIN_GAP: u64 = 64;
 /// than so many requests. The bytes in flight stay below 33 times the entries wanted.
 const WHOLE_PAGE_FROM: usize = 16;
 
-/// Addresses on their way: `first..=last` of an operation, and the table they have come to.
+/// Addresses on their way: `first..=last` of an operation, and the table they have come to, so many levels below the root.
 #[derive(Clone, Copy, Debug)]
 struct Item {
     op: usize,
     first: u64,
     last: u64,
+    depth: usize,
     node: Node,
 }
 
 /// Walks all ranges `(op, first, last)`, level by level, and calls `each` for every part of them, in no particular order.
 pub(super) fn walk_ranges(
-    arch: &Architecture,
+    arch: &'static Architecture,
     root: PhysAddr,
     memory: &dyn PhysicalMemory,
+    trust: Trust,
     ranges: impl Iterator<Item = (usize, u64, u64)>,
     mut each: impl FnMut(Walked),
 ) {
+    let tlb = Tlb::new(arch, root, memory, trust);
     let mut items = Vec::with_capacity(ranges.size_hint().0);
     for (op, mut first, last) in ranges {
         loop {
             let (end, canonical) = arch.canonical_part(first, last);
             if canonical {
-                items.push(Item { op, first, last: end, node: Node::root(root) });
+                start(&tlb, (op, first, end), &mut items, &mut each);
             } else {
                 each(Walked { op, first, last: end, result: Err(Halt::not_canonical(root)) });
             }
@@ -61,13 +67,23 @@ pub(super) fn walk_ranges(
         return;
     }
     let runs = memory.metadata().runs;
+    // Those that start deeper wait until the others have come as far.
+    let mut waiting = items;
+    waiting.sort_unstable_by_key(|item| Reverse(item.depth));
+    let mut items = Vec::with_capacity(waiting.len());
     for (depth, level) in arch.levels.iter().enumerate() {
+        while let Some(item) = waiting.pop_if(|item| item.depth <= depth) {
+            items.push(item);
+        }
+        if items.is_empty() {
+            continue;
+        }
         cut_at_entries(&mut items, level.offset_mask());
         items.sort_unstable_by_key(|item| item.node.entry_address(arch, level, item.first));
         let mut wanted: Vec<PhysAddr> = Vec::with_capacity(items.len());
         wanted.extend(items.iter().map(|item| item.node.entry_address(arch, level, item.first)));
         wanted.dedup();
-        let entries = read_entries(memory, &runs, arch.entry_size, &wanted);
+        let entries = read_entries(memory, &tlb, &runs, arch.entry_size, &wanted);
         let number = arch.level_number(depth);
         let mut known = wanted.iter().zip(entries).peekable();
         items.retain_mut(|item| {
@@ -78,6 +94,9 @@ pub(super) fn walk_ranges(
                 Ok(entry) => item.node.decode(arch, level, number, entry, item.first),
                 Err(cause) => Err(item.node.halt(number, 0, cause)),
             };
+            if let Ok(next) = &next {
+                tlb.keep(level, number, item.first, next);
+            }
             let result = match next {
                 Ok(Next::Table(node)) => {
                     item.node = node;
@@ -89,7 +108,7 @@ pub(super) fn walk_ranges(
             each(Walked { op: item.op, first: item.first, last: item.last, result });
             false
         });
-        if items.is_empty() {
+        if items.is_empty() && waiting.is_empty() {
             return;
         }
     }
@@ -97,6 +116,27 @@ pub(super) fn walk_ranges(
     for item in items {
         let result = Err(item.node.halt(0, 0, StopCause::ReservedBit));
         each(Walked { op: item.op, first: item.first, last: item.last, result });
+    }
+}
+
+/// Starts the walks of canonical addresses `(op, first, last)`: what is known leaves at once.
+fn start(
+    tlb: &Tlb<'_>,
+    (op, mut first, last): (usize, u64, u64),
+    items: &mut Vec<Item>,
+    each: &mut impl FnMut(Walked),
+) {
+    loop {
+        let (start, covered) = tlb.start(first);
+        let end = (first | covered).min(last);
+        match start {
+            Start::Page(found) => each(Walked { op, first, last: end, result: Ok(found) }),
+            Start::Table(depth, node) => items.push(Item { op, first, last: end, depth, node }),
+        }
+        match end.checked_add(1) {
+            Some(next) if end < last => first = next,
+            _ => return,
+        }
     }
 }
 
@@ -118,6 +158,7 @@ fn cut_at_entries(items: &mut Vec<Item>, inside: u64) {
 /// Reads the entries at `wanted`, sorted and distinct, in one call.
 fn read_entries(
     memory: &dyn PhysicalMemory,
+    tlb: &Tlb<'_>,
     runs: &RunMap,
     size: EntrySize,
     wanted: &[PhysAddr],
@@ -125,6 +166,7 @@ fn read_entries(
     let mut entries = Vec::with_capacity(wanted.len());
     let mut lost = Vec::new();
     let reads = join(runs, size, wanted);
+    tlb.will_read(reads.iter().filter_map(|read| PhysRange::new(read.at, read.len)));
     read_joined(memory, size, &reads, wanted, |index, entry| {
         if entry.is_none() {
             lost.push(index);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | one address, or a batch | [`AddressSpace::translate`], [`AddressSpace::translate_batch`] |
 //! | everything that is mapped, as runs | [`AddressSpace::map`] |
+//! | what walks found before, kept beside memory that is slow to call | [`Lookaside`](crate::memory::Lookaside) |
 //! | who maps a physical address | [`AddressSpace::phys_to_virt`] |
 //! | the same, asked often, of several spaces | [`ReverseMap`] |
 //! | a paging mode from control registers | [`x86::from_registers`] |
@@ -29,6 +30,7 @@ mod pieces;
 mod reverse;
 mod soft_fault;
 mod space;
+mod tlb;
 mod walk;
 
 #[cfg(test)]
@@ -44,5 +46,6 @@ pub use self::{
 pub(crate) use self::{
     mapped::Asked,
     pieces::{Merge, Piece},
+    tlb::Trust,
     walk::Walked,
 };

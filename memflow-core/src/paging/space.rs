@@ -11,10 +11,11 @@ use bitflags::bitflags;
 use super::{
     arch::Architecture,
     batch,
-    entry::{Halt, Node},
+    entry::{Halt, Next, Node},
     mapped::{Asked, InPlace, Known, PlainWalk, Refusable},
     pieces::{self, Piece},
     soft_fault::{self, SoftFaults},
+    tlb::{self, Start, Tlb, Trust},
     walk::{Called, Walked, walk},
 };
 use crate::{
@@ -228,13 +229,54 @@ impl AddressSpace {
         if !self.arch.is_canonical(addr) {
             return Err(Halt::not_canonical(self.root));
         }
-        walk(self.arch, &Called(memory), 0, Node::root(self.root), addr, |_, _| {})
+        let tlb = Tlb::new(self.arch, self.root, memory, Trust::Kept);
+        let (depth, node) = match tlb.start(addr) {
+            (Start::Page(found), _) => return Ok(found),
+            (Start::Table(depth, node), _) => (depth, node),
+        };
+        let keep = |depth: usize, next: Next| {
+            if let Some(level) = self.arch.levels.get(depth) {
+                tlb.keep(level, self.arch.level_number(depth), addr, &next);
+            }
+        };
+        // A table is entered through an entry of the level above it.
+        let entered = |depth: usize, node: Node| keep(depth.saturating_sub(1), Next::Table(node));
+        let found = walk(self.arch, &Called { memory, tlb: &tlb }, depth, node, addr, entered)?;
+        keep(self.arch.levels.len().saturating_sub(found.level.into()), Next::Page(found));
+        Ok(found)
+    }
+
+    /// Forgets what walks of this space found, where `memory` has a [lookaside](PhysicalMemory::lookaside) that keeps it: what is
+    /// translated from here on is asked for anew. For tables that others changed.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use memflow_core::{memory::*, paging::{x86, AddressSpace}, *};
+    /// # let config = SourceConfig { name: "example".into(), runs: RunMap::flat(0x4000), facts: TargetFacts::default() };
+    /// # let mut bytes = vec![0; 0x4000];
+    /// # bytes[0x1800..0x1804].copy_from_slice(&0x2003_u32.to_le_bytes());
+    /// # bytes[0x2000..0x2004].copy_from_slice(&0x3003_u32.to_le_bytes());
+    /// let device = MetricsLayer::new(Arc::new(BufferMemory::new(config, bytes)?));
+    /// let metrics = device.metrics();
+    /// let memory = LookasideLayer::over(Arc::new(device));
+    /// let space = AddressSpace::new(&x86::X86, 0x1000);
+    ///
+    /// let translate = || space.translate(&memory, VirtAddr::new(0x8000_0123)).map(|found| found.phys);
+    /// assert_eq!([translate(), translate()], [Ok(PhysAddr::new(0x3123)); 2]);
+    /// assert_eq!(metrics.snapshot().reads.calls, 2);
+    /// space.forget(&memory);
+    /// assert_eq!((translate(), metrics.snapshot().reads.calls), (Ok(PhysAddr::new(0x3123)), 4));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn forget(&self, memory: &dyn PhysicalMemory) {
+        tlb::forget(self.arch, self.root, memory);
     }
 
     /// Translates a batch of any size and order: duplicates, aliases, user and kernel addresses mixed. Every operation has an
     /// outcome afterwards, the same as [`translate`](Self::translate) gives for it alone.
     ///
-    /// Memory without a direct map is called at most once per level of tables; only when a read of neighbouring entries
+    /// Memory without a direct map is called at most once per level of tables, and not for what its
+    /// [lookaside](PhysicalMemory::lookaside) keeps of earlier walks; only when a read of neighbouring entries
     /// fails in part, once more for those behind the failure. Reads that a [`SoftFaults`] makes come on top.
     pub fn translate_batch(&self, memory: &dyn PhysicalMemory, ops: &mut [TranslateOp]) {
         if let [op] = ops {
@@ -247,7 +289,7 @@ impl AddressSpace {
         } else {
             let ranges: Vec<_> =
                 ops.iter().enumerate().map(|(op, asked)| (op, asked.addr.as_u64(), asked.addr.as_u64())).collect();
-            batch::walk_ranges(self.arch, self.root, memory, ranges.into_iter(), |walked| {
+            batch::walk_ranges(self.arch, self.root, memory, Trust::Kept, ranges.into_iter(), |walked| {
                 if let Some(op) = ops.get_mut(walked.op) {
                     op.outcome = Some(walked.result.map_err(|halt| halt.reason()));
                 }
@@ -276,6 +318,7 @@ impl AddressSpace {
     pub(crate) fn walk_ranges(
         &self,
         memory: &dyn PhysicalMemory,
+        trust: Trust,
         ranges: &[(usize, u64, u64)],
         mut each: impl FnMut(Walked<Reason>),
     ) {
@@ -286,15 +329,15 @@ impl AddressSpace {
         };
         match memory.direct_map() {
             Some(map) => self.in_place(map).walk_ranges(ranges, &mut pass),
-            None => batch::walk_ranges(self.arch, self.root, memory, ranges.iter().copied(), &mut pass),
+            None => batch::walk_ranges(self.arch, self.root, memory, trust, ranges.iter().copied(), &mut pass),
         }
         self.settle(memory, &stopped, each);
     }
 
     /// The pieces of all ranges, sorted by operation and address.
-    pub(crate) fn pieces(&self, memory: &dyn PhysicalMemory, ranges: &[(usize, u64, u64)]) -> Vec<Piece> {
+    pub(crate) fn pieces(&self, memory: &dyn PhysicalMemory, trust: Trust, ranges: &[(usize, u64, u64)]) -> Vec<Piece> {
         let mut parts = Vec::with_capacity(ranges.len());
-        self.walk_ranges(memory, ranges, |walked| parts.push(walked));
+        self.walk_ranges(memory, trust, ranges, |walked| parts.push(walked));
         pieces::merge(parts)
     }
 

@@ -8,9 +8,10 @@ use super::{
     Translation,
     arch::{Architecture, EntrySize},
     entry::{Halt, Next, Node},
+    tlb::Tlb,
 };
 use crate::{
-    address::PhysAddr,
+    address::{PhysAddr, PhysRange},
     error::{Reason, StopCause},
     memory::{Outcome, PhysRead, PhysicalMemory},
 };
@@ -81,10 +82,14 @@ pub(super) fn walk<S: TableSource>(
 }
 
 /// Tables that have to be asked for, entry by entry.
-pub(super) struct Called<'a>(pub(super) &'a dyn PhysicalMemory);
+pub(super) struct Called<'a> {
+    pub(super) memory: &'a dyn PhysicalMemory,
+    pub(super) tlb: &'a Tlb<'a>,
+}
 
 impl TableSource for Called<'_> {
     fn load(&self, at: PhysAddr, size: EntrySize) -> Result<u64, StopCause> {
+        self.tlb.will_read(PhysRange::new(at, size.bytes()).into_iter());
         match size {
             EntrySize::Eight => self.load_bytes::<8>(at).map(u64::from_le_bytes),
             EntrySize::Four => self.load_bytes::<4>(at).map(|bytes| u32::from_le_bytes(bytes).into()),
@@ -97,7 +102,7 @@ impl Called<'_> {
         let mut bytes = [0; N];
         let mut ops = [PhysRead::new(at, &mut bytes)];
         // What failed is in the outcome.
-        let _ = self.0.read_batch(&mut ops);
+        let _ = self.memory.read_batch(&mut ops);
         let [op] = ops;
         match stop_cause(op.outcome) {
             None => Ok(bytes),

@@ -15,7 +15,9 @@ use std::{
 use crate::{
     address::{PhysAddr, PhysRange},
     error::{Reason, Result},
-    memory::{Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, TargetFacts, finish_reads, finish_writes},
+    memory::{
+        Lookaside, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, TargetFacts, finish_reads, finish_writes,
+    },
 };
 
 /// Error number of planned failures: `EIO`.
@@ -175,6 +177,10 @@ impl<M: PhysicalMemory> PhysicalMemory for ScriptedMemory<M> {
 
     fn metadata(&self) -> Metadata {
         self.inner.metadata()
+    }
+
+    fn lookaside(&self) -> Option<&Lookaside> {
+        self.inner.lookaside()
     }
 
     fn facts(&self) -> &TargetFacts {

@@ -3,7 +3,7 @@
 //! Owns: [`SpaceView`]: zero lengths, the end of the range, and the way from pieces of physical memory back to operations.
 //! Must not know: page-table formats, levels, who owns the space.
 //! Keeps: bytes go straight into the callers' buffers; memory without a direct map is called at most once per level of tables and
-//! once for the bytes, whatever the batch; a failed part of an operation does not keep the others from arriving.
+//! once for the bytes, whatever the batch, and writes go where the tables say now; a failed part of an operation does not keep the others from arriving.
 
 mod at_hand;
 #[cfg(test)]
@@ -20,7 +20,7 @@ use crate::{
     memory::{
         DirectMap, Outcome, PhysRead, PhysWrite, PhysicalMemory, ViewRead, ViewWrite, finish_reads, finish_writes,
     },
-    paging::{AddressSpace, Merge, Piece},
+    paging::{AddressSpace, Merge, Piece, Trust},
 };
 
 /// A virtual address space as a view. Cheap to clone: the memory is shared.
@@ -97,7 +97,7 @@ impl SpaceView {
     /// Reads where tables and bytes lie in this process: no call, and no allocation but for large batches.
     fn read_in_place(&self, map: &DirectMap, ops: &mut [ViewRead<'_>], ranges: &Ranges) {
         let mut merge = Merge::default();
-        self.space.walk_ranges(&*self.memory, ranges, |walked| {
+        self.space.walk_ranges(&*self.memory, Trust::Kept, ranges, |walked| {
             if let Some(piece) = merge.push(&walked) {
                 copy_out(map, ops, &piece);
             }
@@ -112,7 +112,7 @@ impl SpaceView {
     /// # Errors
     /// What the memory said of the whole call; the operations have their outcomes all the same.
     fn read_called(&self, ops: &mut [ViewRead<'_>], ranges: &Ranges) -> Result<()> {
-        let pieces = self.space.pieces(&*self.memory, ranges);
+        let pieces = self.space.pieces(&*self.memory, Trust::Kept, ranges);
         let mut reads: Vec<PhysRead<'_>> = Vec::with_capacity(pieces.len());
         let mut places: Vec<(usize, u64)> = Vec::with_capacity(pieces.len());
         let mut next = pieces.iter().peekable();
@@ -236,7 +236,7 @@ impl MemoryView for SpaceView {
         }
         let mut writes: SmallVec<[PhysWrite<'_>; 2]> = SmallVec::new();
         let mut places: SmallVec<[(usize, u64); 2]> = SmallVec::new();
-        for piece in self.space.pieces(&*self.memory, &ranges) {
+        for piece in self.space.pieces(&*self.memory, Trust::Tables, &ranges) {
             let Some(op) = ops.get_mut(piece.op) else { continue };
             let offset = piece.first.as_u64().wrapping_sub(op.addr.as_u64());
             match piece.result {

@@ -58,6 +58,28 @@ fn batch_is_one_call_of_the_process_whatever_its_runs() {
 }
 
 #[test]
+fn inner_tables_that_are_written_show_in_the_next_walk() {
+    let mut builder = common::builder();
+    common::fill(&mut builder);
+    let (outer, space) = builder.build_writable().unwrap();
+    let process = TestProcess::new(SpaceView::new(outer, space));
+    let memory = open_process(Box::new(process), &Options::with_runs([run(0, RAM, 0x3000)])).unwrap();
+    assert!(memory.lookaside().is_some());
+    let set = |at, entry: u32| {
+        memory.write_batch(&mut [PhysWrite::new(PhysAddr::new(at), &entry.to_le_bytes())]).unwrap();
+    };
+    set(0, 0x1003);
+    let inner = memflow_core::paging::AddressSpace::new(&x86::X86, 0);
+    for frame in [0x2000, 0x0, 0x1000, 0x2000] {
+        set(0x1000, frame | 3);
+        for _ in 0..2 {
+            let found = inner.translate(&memory, VirtAddr::new(0x10)).unwrap();
+            assert_eq!(found.phys, PhysAddr::new(u64::from(frame) + 0x10));
+        }
+    }
+}
+
+#[test]
 fn page_that_the_process_lacks_is_not_in_the_inner_image() {
     let memory = opened(&[run(0x8000, RAM, 0x6000)]);
     let mut bytes = [0xee; 0x3000];

@@ -5,7 +5,6 @@
 //! Keeps: all that a batch needs is asked for in one call; what could not be fetched with the page around it is asked for by itself,
 //! so every outcome is the memory's own; an error is never kept; no lock is held across a call.
 
-mod age;
 mod fetch;
 mod store;
 #[cfg(test)]
@@ -23,30 +22,17 @@ use std::{
 use smallvec::SmallVec;
 
 use self::{
-    age::AgeLimit,
     fetch::{Fetch, Missing, Scratch},
     store::{Moment, Store},
 };
 use super::super::{
-    Control, DirectMap, Liveness, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts,
-    finish_reads,
+    Control, DirectMap, Lookaside, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts,
+    Validity, finish_reads,
 };
 use crate::{
-    address::{GIB, MIB, PageSize, PhysAddr, PhysRange},
+    address::{GIB, MIB, PageSize, PhysRange},
     error::{Error, Result},
 };
-
-/// How long a [`CacheLayer`] serves a page before it asks for it again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Validity {
-    /// Forever for frozen memory, [`CacheLayer::LIVE_VALIDITY`] for live memory.
-    #[default]
-    ByLiveness,
-    /// Until it has to make room or the cache is flushed.
-    Forever,
-    /// This long, counted from before it was asked for.
-    For(Duration),
-}
 
 /// How a [`CacheLayer`] is to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,7 +42,7 @@ pub struct CacheConfig {
     pub capacity: u64,
     /// Bytes of a page: a power of two from [`CacheLayer::LEAST_PAGE`] on.
     pub page_size: u64,
-    /// How long a page is served.
+    /// How long a page is served: that of live memory [`CacheLayer::LIVE_VALIDITY`], if its liveness decides.
     pub validity: Validity,
 }
 
@@ -160,24 +146,19 @@ impl CacheLayer {
             let expected = format!("{least} (four pages) to {} bytes", Self::MOST_CAPACITY);
             return Err(argument("cache capacity", expected, capacity));
         };
-        let valid_for = match validity {
-            Validity::ByLiveness => match below.metadata().liveness {
-                Liveness::Live => Some(Self::LIVE_VALIDITY),
-                Liveness::Frozen => None,
-            },
-            Validity::Forever => None,
-            Validity::For(Duration::ZERO) => {
-                return Err(argument("cache validity", "more than zero; leave out the cache to keep nothing", "0"));
-            }
-            Validity::For(time) => Some(time),
-        };
+        let age = validity.limit(
+            below.metadata().liveness,
+            Self::LIVE_VALIDITY,
+            "cache",
+            "leave out the cache to keep nothing",
+        )?;
         let page_bytes = page.bytes() as usize;
         // At least a page, as the capacity is at least four.
         let scratch = bytes / 4 / page_bytes * page_bytes;
         let idle = below.direct_map().is_some();
         let pages = if idle { 0 } else { bytes.saturating_sub(scratch) };
         Ok(Self {
-            store: Store::new(page, pages, AgeLimit::new(valid_for))?,
+            store: Store::new(page, pages, age)?,
             scratch: Scratch::new(scratch),
             longest: (bytes / 16).max(page_bytes),
             idle,
@@ -186,9 +167,22 @@ impl CacheLayer {
         })
     }
 
-    /// Forgets all pages: what is read from here on is asked for anew. For memory that others change.
+    /// Forgets all pages, and all that a [lookaside](PhysicalMemory::lookaside) below keeps: what is read from here on is asked for
+    /// anew. For memory that others change.
     pub fn flush(&self) {
         self.store.flush();
+        if let Some(lookaside) = self.below.lookaside() {
+            lookaside.flush();
+        }
+    }
+
+    /// Forgets the pages of these addresses, and what a lookaside below worked out from them. For bytes that others wrote to.
+    pub fn forget(&self, range: PhysRange) {
+        self.store.forget(range);
+        // Afterwards: nothing can be worked out any more from what was forgotten.
+        if let Some(lookaside) = self.below.lookaside() {
+            lookaside.written(range);
+        }
     }
 
     /// True when the memory below has a direct map, so that nothing is cached.
@@ -331,10 +325,10 @@ impl PhysicalMemory for CacheLayer {
         if self.idle {
             return self.below.write_batch(ops);
         }
-        let ranges = ops.iter().filter_map(|op| touched(op.addr, op.buf.len())).collect();
+        let ranges = ops.iter().filter_map(PhysWrite::touched).collect();
         // Dropped after the call, also when it panics. Updating the pages instead would have to put writes of several threads
         // into the order in which the memory below carried them out.
-        let _forget = ForgetOnDrop { store: &self.store, ranges };
+        let _forget = ForgetOnDrop { cache: self, ranges };
         self.below.write_batch(ops)
     }
 
@@ -350,6 +344,10 @@ impl PhysicalMemory for CacheLayer {
         self.below.direct_map().filter(|_| self.idle)
     }
 
+    fn lookaside(&self) -> Option<&Lookaside> {
+        self.below.lookaside()
+    }
+
     fn facts(&self) -> &TargetFacts {
         self.below.facts()
     }
@@ -361,22 +359,16 @@ impl PhysicalMemory for CacheLayer {
 
 /// Addresses that are forgotten when it is dropped.
 struct ForgetOnDrop<'a> {
-    store: &'a Store,
+    cache: &'a CacheLayer,
     ranges: SmallVec<[PhysRange; 4]>,
 }
 
 impl Drop for ForgetOnDrop<'_> {
     fn drop(&mut self) {
         for range in &self.ranges {
-            self.store.forget(*range);
+            self.cache.forget(*range);
         }
     }
-}
-
-/// The addresses that a write may change: also those before the end of the address space, if it runs over that.
-fn touched(addr: PhysAddr, len: usize) -> Option<PhysRange> {
-    let rest = (len as u64).checked_sub(1)?;
-    PhysRange::inclusive(addr, addr.checked_add(rest).unwrap_or(PhysAddr::new(u64::MAX)))
 }
 
 /// The page size of `bytes` bytes.

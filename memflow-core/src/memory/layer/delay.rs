@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::super::{Control, Metadata, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts};
+use super::super::{Control, Lookaside, Metadata, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts};
 use crate::error::{Error, Result};
 
 /// A sleeping thread is woken this much too late now and then, so the last part of each delay is spent awake.
@@ -95,6 +95,10 @@ impl PhysicalMemory for DelayLayer {
 
     fn populated_runs(&self) -> Arc<RunMap> {
         self.below.populated_runs()
+    }
+
+    fn lookaside(&self) -> Option<&Lookaside> {
+        self.below.lookaside()
     }
 
     fn facts(&self) -> &TargetFacts {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::super::{Control, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts};
+use super::super::{Control, Lookaside, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts};
 use crate::error::Result;
 
 /// Bucket 0 is for no time at all, bucket `n` for `2^(n-1)` up to but not including `2^n` nanoseconds.
@@ -81,6 +81,10 @@ impl PhysicalMemory for MetricsLayer {
 
     fn populated_runs(&self) -> Arc<RunMap> {
         self.below.populated_runs()
+    }
+
+    fn lookaside(&self) -> Option<&Lookaside> {
+        self.below.lookaside()
     }
 
     fn facts(&self) -> &TargetFacts {

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | [`CacheLayer`] | pages of slow memory are kept and served again | handed through: the cache is then idle |
 //! | [`DelayLayer`] | every call takes a time: a slow device, imitated | hidden: bytes in place would not be delayed |
+//! | [`LookasideLayer`] | what page tables said is kept, and used again | handed through: nothing is kept then |
 //! | [`MetricsLayer`] | calls, operations, bytes and latencies are counted | hidden: bytes in place would not be counted |
 //! | [`ReadOnlyLayer`] | writes are refused | handed through as one that refuses writes |
 //!
@@ -13,12 +14,14 @@
 
 mod cache;
 mod delay;
+mod lookaside;
 mod metrics;
 mod read_only;
 
 pub use self::{
-    cache::{CacheConfig, CacheLayer, CacheStats, Validity},
+    cache::{CacheConfig, CacheLayer, CacheStats},
     delay::DelayLayer,
+    lookaside::LookasideLayer,
     metrics::{LatencyHistogram, Metrics, MetricsLayer, MetricsSnapshot, OpCounts},
     read_only::ReadOnlyLayer,
 };

@@ -6,7 +6,8 @@
 use std::{fmt, sync::Arc};
 
 use super::super::{
-    Control, DirectMap, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts, finish_writes,
+    Control, DirectMap, Lookaside, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts,
+    finish_writes,
 };
 use crate::error::{Reason, Result};
 
@@ -66,6 +67,10 @@ impl PhysicalMemory for ReadOnlyLayer {
 
     fn direct_map(&self) -> Option<&DirectMap> {
         self.map.as_ref()
+    }
+
+    fn lookaside(&self) -> Option<&Lookaside> {
+        self.below.lookaside()
     }
 
     fn facts(&self) -> &TargetFacts {

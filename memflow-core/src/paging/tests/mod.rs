@@ -18,3 +18,4 @@ pub(crate) mod plan;
 mod properties;
 mod shapes;
 mod soft_faults;
+mod tlb;

@@ -2,7 +2,8 @@
 //!
 //! Owns: the checks of what a target says it holds, batches in the ABI's form, and its direct map as ours.
 //! Must not know: page tables, operating systems.
-//! Keeps: with a direct map the other side is not called for reads at all; without one, once per batch.
+//! Keeps: with a direct map the other side is not called for reads at all; without one, once per batch. What is kept beside live
+//! memory is kept by the host, which all writes pass through: a plugin would not hear of the host's.
 
 use std::{
     ffi::c_void,
@@ -21,8 +22,8 @@ use crate::{
     address::{Address, PhysAddr, PhysRange},
     error::{Reason, Result},
     memory::{
-        Backing, DirectMap, DirectRegion, Liveness, MachineKind, Metadata, Outcome, PhysRead, PhysWrite,
-        PhysicalMemory, Run, RunMap, TargetFacts, VcpuRegisters, X86Registers, finish_reads, finish_writes,
+        Backing, DirectMap, DirectRegion, Liveness, LookasideLayer, MachineKind, Metadata, Outcome, PhysRead,
+        PhysWrite, PhysicalMemory, Run, RunMap, TargetFacts, VcpuRegisters, X86Registers, finish_reads, finish_writes,
     },
     plugin::wire::{outcome, raw},
 };
@@ -80,7 +81,7 @@ pub(in crate::plugin) unsafe fn memory(source: Memory, who: &str) -> Result<Arc<
     let direct = table.direct_map.and_then(|direct| unsafe { handle.ask::<DirectMapWire>(direct) });
     // SAFETY: the ABI's contract: what the map points to stays while the handle lives.
     let direct = direct.map(|wire| unsafe { direct_map(&wire, &metadata, &handle, who) }).transpose()?;
-    Ok(Arc::new(Foreign {
+    let memory = Arc::new(Foreign {
         who: who.to_owned(),
         handle,
         read,
@@ -89,7 +90,9 @@ pub(in crate::plugin) unsafe fn memory(source: Memory, who: &str) -> Result<Arc<
         metadata,
         facts,
         direct,
-    }))
+    });
+    let changes = memory.metadata.liveness == Liveness::Live || !memory.metadata.read_only;
+    Ok(if changes { memory } else { LookasideLayer::over(memory) })
 }
 
 /// # Safety

@@ -13,10 +13,10 @@ use std::{
     },
 };
 
-use super::age::AgeLimit;
 use crate::{
     address::{PageSize, PhysAddr, PhysRange},
     error::{Error, Result},
+    memory::validity::AgeLimit,
 };
 
 /// Most pages in a set: their numbers fill a cache line.

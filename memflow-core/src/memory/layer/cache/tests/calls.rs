@@ -117,6 +117,17 @@ fn live_pages_grow_old_and_frozen_ones_do_not() {
 }
 
 #[test]
+fn pages_are_served_to_so_many_batches() {
+    let config = CacheConfig { validity: Validity::Batches(2), ..room_for(16) };
+    let (memory, cache) = cached(ScriptedMemory::new(flat(4)), config);
+    let calls = [(); 7].map(|()| {
+        word(&cache, 0x18).unwrap();
+        memory.call_count()
+    });
+    assert_eq!(calls, [1, 1, 1, 2, 2, 2, 3]);
+}
+
+#[test]
 fn old_page_is_replaced_in_its_place() {
     let validity = Validity::For(Duration::from_nanos(1));
     let (memory, cache) = cached(ScriptedMemory::new(flat(4)), CacheConfig { validity, ..room_for(16) });
@@ -142,6 +153,23 @@ fn flush_forgets_everything_and_nothing_but_pages() {
 }
 
 #[test]
+fn pages_that_others_wrote_to_are_forgotten_by_address() {
+    let (memory, cache) = cached(ScriptedMemory::new(flat(8)), room_for(16));
+    for page in 0..8 {
+        word(&cache, page * PAGE).unwrap();
+    }
+    for page in [2, 3] {
+        write(memory.inner(), page * PAGE, &[1; 8]).unwrap();
+    }
+    cache.forget(range(0x2ff8, 0x10));
+    for page in 0..8 {
+        let expected = if page == 2 || page == 3 { 0x0101_0101_0101_0101 } else { page * PAGE };
+        assert_eq!(word(&cache, page * PAGE).unwrap(), expected);
+    }
+    assert_eq!(memory.call_count(), 10);
+}
+
+#[test]
 fn sizes_that_make_no_cache_are_refused() {
     let new = |config| CacheLayer::new(Arc::new(flat(4)), config).map(|_| ()).map_err(|error| error.to_string());
     let default = CacheConfig::default();
@@ -153,11 +181,12 @@ fn sizes_that_make_no_cache_are_refused() {
         let error = new(CacheConfig { capacity, ..default }).unwrap_err();
         assert!(error.starts_with("cache capacity: expected 16384 (four pages) to"), "{error}");
     }
-    let validity = Validity::For(Duration::ZERO);
-    assert_eq!(
-        new(CacheConfig { validity, ..default }).unwrap_err(),
-        "cache validity: expected more than zero; leave out the cache to keep nothing, found `0`"
-    );
+    for validity in [Validity::For(Duration::ZERO), Validity::Batches(0)] {
+        assert_eq!(
+            new(CacheConfig { validity, ..default }).unwrap_err(),
+            "cache validity: expected more than zero; leave out the cache to keep nothing, found `0`"
+        );
+    }
     for (page_size, capacity) in [(512, 2048), (4096, 4 * PAGE), (1 << 21, 1 << 23), (512, 2049), (512, 10_000)] {
         let validity = Validity::For(Duration::MAX);
         let config = CacheConfig { capacity, page_size, validity };

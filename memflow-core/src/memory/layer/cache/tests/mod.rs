@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
+    address::PhysAddr,
     error::Reason,
-    memory::{BufferMemory, PhysicalMemoryExt, Run, SourceConfig},
+    memory::{BufferMemory, Liveness, PhysicalMemoryExt, Run, SourceConfig},
     testkit::{Call, LockedMemory, ScriptedMemory},
 };
 

@@ -42,7 +42,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn config() -> impl Strategy<Value = CacheConfig> {
     let sizes =
         prop::sample::select(vec![(2048, 512), (10_000, 512), (4 * PAGE, PAGE), (64 * PAGE, PAGE), (1 << 23, 1 << 21)]);
-    let validity = prop_oneof![Just(Validity::Forever), Just(Validity::For(Duration::from_nanos(1)))];
+    let validity = prop_oneof![
+        Just(Validity::Forever),
+        Just(Validity::For(Duration::from_nanos(1))),
+        (1_u64..4).prop_map(Validity::Batches)
+    ];
     (sizes, validity).prop_map(|((capacity, page_size), validity)| CacheConfig { capacity, page_size, validity })
 }
 
