@@ -23,7 +23,7 @@ pub use self::{
     paging::paging,
     plugin::{analyze, descriptor},
     scan::pattern,
-    snapshot::{elf, firmware, gzip, lime, open, runs, zstd},
+    snapshot::{avml, crash_dump, elf, firmware, gzip, kdump, lime, open, runs, vmware, zstd},
 };
 
 /// A fuzz target. Returns for every input.
@@ -34,7 +34,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("analyze", analyze),
     ("arg_specs", arg_specs),
     ("args", args),
+    ("avml", avml),
     ("btf", btf),
+    ("crash_dump", crash_dump),
     ("descriptor", descriptor),
     ("dma_map", dma_map),
     ("elf", elf),
@@ -46,6 +48,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("iomem", iomem),
     ("kallsyms", kallsyms),
     ("kcore", kcore),
+    ("kdump", kdump),
     ("layout_entry", layout_entry),
     ("lime", lime),
     ("log_flat", log_flat),
@@ -55,5 +58,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pattern", pattern),
     ("runs", runs),
     ("vmcoreinfo", vmcoreinfo),
+    ("vmware", vmware),
     ("zstd", zstd),
 ];

@@ -36,8 +36,9 @@ use memflow_core::{
 };
 use memflow_linux::fuzzing;
 use memflow_snapshot::{
-    BytesInput, OpenOptions, ParseOptions, elf, lime, open_bytes,
+    BytesInput, OpenOptions, ParseOptions, crash_dump, elf, lime, open_bytes,
     unpack::{self, UnpackOptions},
+    vmware,
 };
 
 /// Bytes of the largest seed.
@@ -101,7 +102,9 @@ fn seeds_reach_the_end_of_their_parser() {
             "lime" => lime::parse(&input, strict).map(drop),
             "runs" => text(&bytes).parse::<RunMap>().map(drop),
             "btf" => memflow_linux::Types::parse(bytes).map(drop),
-            "open" => open_bytes(name, &bytes, &OpenOptions::default()).map(drop),
+            "crash_dump" => crash_dump::parse(&input, strict).map(drop),
+            "vmware" => vmware::parse(&input).map(drop),
+            "open" | "avml" | "kdump" => open_bytes(name, &bytes, &OpenOptions::default()).map(drop),
             "gdb_packet" => some(memflow_gdb::fuzzing::packets(&bytes, 4096).len()),
             "gdb_description" if name != "round" => some(memflow_gdb::fuzzing::description(&bytes).unwrap_or(0)),
             "gdb_layout" if name != "overlap" => some(memflow_gdb::fuzzing::layouts(&bytes).len()),

@@ -5,8 +5,8 @@
 use super::{
     Seed,
     images::{
-        Segment, elf, gzip_stored, lime, lime_header, note, pattern, prstatus32, prstatus64, qemu_note, zstd_raw,
-        zstd_skippable,
+        Segment, avml, crash_dump, elf, gzip_stored, kdump, lime, lime_header, note, pattern, prstatus32, prstatus64,
+        qemu_note, zstd_raw, zstd_skippable,
     },
 };
 
@@ -27,6 +27,16 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("lime", "three-ranges", small_lime()),
         ("lime", "padding", [small_lime(), vec![0; 40], lime(&[(0x9000, pattern(9, 16))])].concat()),
         ("lime", "last-page", [lime_header(0xffff_ffff_ffff_ffe0, u64::MAX - 1), pattern(4, 31)].concat()),
+        ("avml", "three-ranges", small_avml()),
+        ("kdump", "zlib", small_kdump(kdump::Method::Zlib, true)),
+        ("kdump", "lzo", small_kdump(kdump::Method::Lzo, true)),
+        ("kdump", "snappy-32", small_kdump(kdump::Method::Snappy, false)),
+        ("kdump", "zstd", small_kdump(kdump::Method::Zstd, true)),
+        ("crash_dump", "complete-64", small_crash_dump(1, &[])),
+        ("crash_dump", "bitmap-64", small_crash_dump(5, &crash_dump::bitmap(b"FDMP", 0x2000, &[1], 16))),
+        ("crash_dump", "ranges-64", small_crash_dump(10, &crash_dump::ranges(&[(1, 1)], Some(1)))),
+        ("crash_dump", "complete-32", [crash_dump::header32(1, 1, &[(1, 1)]), pattern(1, 4096)].concat()),
+        ("vmware", "regions", vmware_state()),
         ("runs", "one", b"0-4095@0".to_vec()),
         ("runs", "pc", b"0-0xbfffffff@0,0x100000000-0x13fffffff@0xc0000000".to_vec()),
         ("runs", "unsorted", b"0x3000-0x3fff@0x10, 0-0xfff@0x2000 ,4096-8191@65536".to_vec()),
@@ -44,6 +54,9 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("firmware", "overlap", firmware(entry32, &[range32(0, 0x2000), range32(0x1000, 0x3000)])),
         ("open", "elf64", whole64.clone()),
         ("open", "lime", small_lime()),
+        ("open", "avml", small_avml()),
+        ("open", "crash-dump", small_crash_dump(1, &[])),
+        ("open", "flattened-elf64", flattened(&whole64)),
         ("open", "raw", pattern(3, 4096)),
         ("open", "gzip-elf64", gzip_stored(&whole64)),
         ("open", "zstd-lime", zstd_raw(&small_lime())),
@@ -77,6 +90,70 @@ fn same_bytes_twice() -> Vec<u8> {
     let bytes = pattern(5, 0x60);
     let inner = Segment::new(0x1020, bytes[0x20..0x40].to_vec());
     elf(true, 62, &qemu_note(false), &[Segment::new(0x1000, bytes), inner])
+}
+
+fn small_avml() -> Vec<u8> {
+    avml(&[(0x1000, pattern(1, 0x40)), (0x2000, vec![7; 0x800]), (0x20_0000, pattern(3, 1))])
+}
+
+/// Two pages that compress and one that was left out.
+fn small_kdump(method: kdump::Method, wide: bool) -> Vec<u8> {
+    let pages = vec![(1, Some(vec![5; 4096])), (2, None), (9, Some(vec![6; 4096]))];
+    let machine = if wide { "x86_64" } else { "i686" };
+    kdump::Kdump { method, wide, machine, pages, notes: prstatus64(1, 2), max_mapnr: 16, ..Default::default() }.write()
+}
+
+/// One page behind a header and a body.
+fn small_crash_dump(kind: u32, body: &[u8]) -> Vec<u8> {
+    [&crash_dump::header64(0x8664, kind, &[(1, 1)]), body, &pattern(1, 4096)].concat()
+}
+
+/// A flattened dump in two pieces, the second first.
+fn flattened(bytes: &[u8]) -> Vec<u8> {
+    let mut out = b"makedumpfile\0\0\0\0".to_vec();
+    out.extend([1u64.to_be_bytes(), 1u64.to_be_bytes()].concat());
+    out.resize(4096, 0);
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    for (at, piece) in [(first.len(), second), (0, first)] {
+        out.extend([(at as u64).to_be_bytes(), (piece.len() as u64).to_be_bytes()].concat());
+        out.extend(piece);
+    }
+    out.extend([0xff; 16]);
+    out
+}
+
+/// A state with a region, the memory itself, and a vCPU.
+fn vmware_state() -> Vec<u8> {
+    let tag = |size: u8, name: &str, indices: &[u32], value: &[u8]| {
+        let mut out = vec![(indices.len() as u8) << 6 | size, name.len() as u8];
+        out.extend(name.as_bytes());
+        indices.iter().for_each(|index| out.extend(index.to_le_bytes()));
+        out.extend(value);
+        out
+    };
+    let number = |name: &str, indices: &[u32], value: u32| tag(4, name, indices, &value.to_le_bytes());
+    let block =
+        [&64u64.to_le_bytes()[..], &64u64.to_le_bytes(), &3u16.to_le_bytes(), &[0; 3], &pattern(1, 64)].concat();
+    let memory = [
+        number("regionsCount", &[], 1),
+        number("regionPPN", &[0], 1),
+        number("regionPageNum", &[0], 0),
+        number("regionSize", &[0], 1),
+        tag(0x3f, "Memory", &[0, 0], &block),
+    ]
+    .concat();
+    let cpu = [tag(8, "CR64", &[0, 3], &0x1a_d000u64.to_le_bytes()), vec![0, 0]].concat();
+    let mut out = 0xbed2_bed2u32.to_le_bytes().to_vec();
+    out.extend([8u32.to_le_bytes(), 2u32.to_le_bytes()].concat());
+    let mut at = 12 + 2 * 80;
+    for (name, tags) in [("memory", &memory), ("cpu", &cpu)] {
+        let mut field = name.as_bytes().to_vec();
+        field.resize(64, 0);
+        out.extend(field);
+        out.extend([(at as u64).to_le_bytes(), (tags.len() as u64).to_le_bytes()].concat());
+        at += tags.len();
+    }
+    [out, memory, cpu].concat()
 }
 
 fn small_lime() -> Vec<u8> {
