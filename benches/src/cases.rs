@@ -4,8 +4,10 @@
 //! Keeps: operations are set up before; what runs is the call alone, and all contenders of a case visit the same addresses.
 
 use std::{
+    cell::RefCell,
     hint::black_box,
     ops::{ControlFlow, Range},
+    rc::Rc,
 };
 
 use memflow_core::{
@@ -48,10 +50,18 @@ fn batches(count: usize, batch: usize) -> impl Iterator<Item = Range<usize>> {
 /// Address by address.
 pub fn translate_single<'a>(checked: &'a Checked<'_>, order: &str) -> Case<'a> {
     let (image, count) = (checked.image(), checked.addresses().len());
-    let (mut bare_out, mut out) = (vec![0; count], vec![0; count]);
+    let (mut bare_out, mut bound_out, mut out) = (vec![0; count], vec![0; count], vec![0; count]);
     let contenders = vec![
         Contender::new("bare", move || checked.translate(0..count, black_box(&mut bare_out))),
         Contender::new(OURS, move || {
+            let space = image.space.over(&*image.memory);
+            for (out, address) in bound_out.iter_mut().zip(checked.addresses()) {
+                let found = space.translate(VirtAddr::new(*address));
+                *out = found.map_or(0, |found| found.phys.as_u64());
+            }
+            black_box(&mut bound_out);
+        }),
+        Contender::new("memflow, AddressSpace", move || {
             for (out, address) in out.iter_mut().zip(checked.addresses()) {
                 let found = image.space.translate(&*image.memory, VirtAddr::new(*address));
                 *out = found.map_or(0, |found| found.phys.as_u64());
@@ -145,15 +155,27 @@ pub fn read<'a>(checked: &'a Checked<'_>, order: &str, batch: usize) -> Case<'a>
 /// 4 KiB at each address.
 pub fn read_pages<'a>(checked: &'a Checked<'_>, order: &str, batch: usize) -> Case<'a> {
     let (image, count) = (checked.image(), checked.addresses().len());
-    let mut out = vec![0; count * PAGE];
+    // One for both: which pages of this machine a buffer lies in tells more than what is done.
+    let out = Rc::new(RefCell::new(vec![0; count * PAGE]));
+    let same = out.clone();
     let view = image.view();
-    let mut reads = Reads::new(checked.addresses(), PAGE);
     let contenders = vec![
         Contender::new("bare", move || {
+            let mut out = out.borrow_mut();
             batches(count, batch).for_each(|range| checked.read_pages(range, &mut out));
-            black_box(&mut out);
+            black_box(&mut *out);
         }),
-        Contender::new(OURS, move || reads.run(batch, |ops| view.read_batch(ops).is_ok())),
+        Contender::new(OURS, move || {
+            let mut out = same.borrow_mut();
+            let mut ops = Vec::with_capacity(batch);
+            for (addresses, out) in checked.addresses().chunks(batch).zip(out.chunks_mut(batch * PAGE)) {
+                let bufs = out.chunks_mut(PAGE);
+                ops.clear();
+                ops.extend(addresses.iter().zip(bufs).map(|(at, buf)| ViewRead::new(VirtAddr::new(*at), buf)));
+                assert!(view.read_batch(&mut ops).is_ok(), "a mapped address could not be read");
+            }
+            black_box(&mut ops);
+        }),
     ];
     #[cfg(feature = "peers")]
     let contenders = crate::peers::with(contenders, crate::peers::read(checked, batch, PAGE));
@@ -266,6 +288,23 @@ pub fn threads<'a>(checked: &'a Checked<'_>) -> Case<'a> {
         }),
     ];
     Case { name: format!("threads/{}/2", image.name), items: count, contenders, references: 1 }
+}
+
+/// The same of bare walks, into memory of each thread's own: what two threads of this machine can gain at all.
+pub fn bare_threads<'a>(checked: &'a Checked<'_>) -> Case<'a> {
+    let count = checked.addresses().len();
+    let (mut out, mut halves) = (vec![0; count], [vec![0; count], vec![0; count]]);
+    let contenders = vec![
+        Contender::new("bare, one thread", move || checked.translate(0..count, black_box(&mut out))),
+        Contender::new("bare, two threads", move || {
+            let [one, other] = &mut halves;
+            std::thread::scope(|scope| {
+                scope.spawn(|| checked.translate(0..count / 2, black_box(one)));
+                checked.translate(count / 2..count, black_box(other));
+            });
+        }),
+    ];
+    Case { name: format!("threads/{}/bare", checked.image().name), items: count, contenders, references: 1 }
 }
 
 /// Translation and eight-byte reads of one batch through plugins.

@@ -172,6 +172,7 @@ fn real(report: &mut Report<'_>, image: &Image) -> Result<()> {
     report.add(&format!("sequential/{name}"), || cases::sequential(image))?;
     report.add(&format!("map/{name}"), || cases::map(image))?;
     let many = checked(bare, Order::Random, 1 << 20, 8)?;
+    report.add(&format!("threads/{name}/bare"), || Ok(cases::bare_threads(&many)))?;
     report.add(&format!("threads/{name}/2"), || Ok(cases::threads(&many)))
 }
 

@@ -10,8 +10,14 @@ mod op;
 mod physical;
 mod run_map;
 mod source;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod table_lanes;
 mod table_pages;
 
+#[cfg(all(test, target_arch = "x86_64", not(miri)))]
+pub(crate) use self::table_lanes::REFUSED;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+pub(crate) use self::table_lanes::{HasLanes, Lanes, Mask, TableLanes};
 pub(crate) use self::{
     direct_map::Unconfirmed,
     table_pages::{Bias, Entries, Entry, EntryPlace, TablePage, TablePages},
