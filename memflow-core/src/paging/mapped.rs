@@ -238,13 +238,6 @@ impl InPlace<'_> {
     }
 }
 
-/// [`translate_plain`] of the mode that nearly every machine is in, to be part of who calls it.
-#[inline(always)]
-pub(super) fn translate_four_levels(map: &DirectMap, root: PhysAddr, addr: u64) -> Found {
-    let found = single::translate::<FourLevels, AtHand>(map.tables(), root, addr);
-    if map.lost_nothing() { found } else { Found::NOTHING }
-}
-
 /// Translates one address, if every entry on its way is plain and every table at hand.
 fn translate_plain<M: Mode>(map: &DirectMap, root: PhysAddr, addr: u64) -> Found {
     let found = single::translate::<M, AtHand>(map.tables(), root, addr);

@@ -12,7 +12,7 @@ use super::{
     arch::Architecture,
     batch,
     entry::{Halt, Node},
-    mapped::{self, Asked, AtRoot, InPlace, Known, PlainWalk, Refusable},
+    mapped::{Asked, AtRoot, InPlace, Known, PlainWalk, Refusable},
     pieces::{self, Piece},
     soft_fault::{self, SoftFaults},
     walk::{Called, Walked, walk},
@@ -232,15 +232,10 @@ impl AddressSpace {
     /// The level at which the walk stopped, and why; or that the operating system paged the page out.
     #[inline(always)]
     pub fn translate(&self, memory: &dyn PhysicalMemory, addr: VirtAddr) -> Result<Translation, Reason> {
-        // Two returns: where only the address is wanted, the first leaves out the rest.
-        if let Some(map) = memory.direct_map() {
-            if self.known == Some(Known::FourLevels) {
-                if let Some(found) = mapped::translate_four_levels(map, self.root, addr.as_u64()).get() {
-                    return Ok(found);
-                }
-            } else if let Some(found) = (self.plain_walk)(map, self.root, addr.as_u64()).get() {
-                return Ok(found);
-            }
+        if let Some(map) = memory.direct_map()
+            && let Some(found) = (self.plain_walk)(map, self.root, addr.as_u64()).get()
+        {
+            return Ok(found);
         }
         self.translate_carefully(memory, addr.as_u64())
     }
