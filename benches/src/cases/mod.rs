@@ -14,7 +14,7 @@ mod scans;
 mod threads;
 mod whole;
 
-use std::{hint::black_box, ops::Range};
+use std::{cell::RefCell, hint::black_box, ops::Range, rc::Rc};
 
 use memflow_core::{MemoryView, MemoryViewExt, VirtAddr, memory::ViewRead, paging::TranslateOp};
 
@@ -83,8 +83,9 @@ fn one_by_one<'a>(checked: &'a Checked<'a>, name: &str) -> Contender<'a> {
     let image = checked.image();
     let mut out = vec![0; checked.addresses().len()];
     Contender::new(name, move || {
+        let space = image.space.over(&*image.memory);
         for (out, address) in out.iter_mut().zip(checked.addresses()) {
-            let found = image.space.translate(&*image.memory, VirtAddr::new(*address));
+            let found = space.translate(VirtAddr::new(*address));
             *out = found.map_or(0, |found| found.phys.as_u64());
         }
         black_box(&mut out);
@@ -179,15 +180,27 @@ pub fn read<'a>(checked: &'a Checked<'a>, order: Order, batch: usize) -> Case<'a
 /// 4 KiB at each address.
 pub fn read_pages<'a>(checked: &'a Checked<'a>, order: Order, batch: usize) -> Case<'a> {
     let (image, count) = (checked.image(), checked.addresses().len());
-    let mut out = vec![0; count * PAGE];
+    // One for both: which pages of this machine a buffer lies in tells more than what is done.
+    let out = Rc::new(RefCell::new(vec![0; count * PAGE]));
+    let same = out.clone();
     let view = image.view();
-    let mut reads = Reads::new(checked.addresses(), PAGE);
     let contenders = vec![
         Contender::new(BARE, move || {
+            let mut out = out.borrow_mut();
             batches(count, batch).for_each(|range| checked.read_pages(range, &mut out));
-            black_box(&mut out);
+            black_box(&mut *out);
         }),
-        Contender::new(OURS, move || reads.run(batch, |ops| view.read_batch(ops).is_ok())),
+        Contender::new(OURS, move || {
+            let mut out = same.borrow_mut();
+            let mut ops = Vec::with_capacity(batch);
+            for (addresses, out) in checked.addresses().chunks(batch).zip(out.chunks_mut(batch * PAGE)) {
+                let bufs = out.chunks_mut(PAGE);
+                ops.clear();
+                ops.extend(addresses.iter().zip(bufs).map(|(at, buf)| ViewRead::new(VirtAddr::new(*at), buf)));
+                assert!(view.read_batch(&mut ops).is_ok(), "a mapped address could not be read");
+            }
+            black_box(&mut ops);
+        }),
     ];
     #[cfg(feature = "peers")]
     let peers = crate::peers::read(checked, batch, PAGE, order == Order::Mixed);

@@ -273,6 +273,36 @@ pub(super) unsafe fn load_entry_u32(src: *const u8, offset: usize) -> u32 {
     u32::from_le(unsafe { src.wrapping_add(offset).cast::<u32>().read_volatile() })
 }
 
+/// Loads eight bytes at each of four offsets behind `base` as little-endian numbers, each in one access.
+///
+/// # Safety
+/// The eight bytes at each offset are readable for the whole call.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) unsafe fn load_four(base: *const u8, offsets: std::arch::x86_64::__m256i) -> std::arch::x86_64::__m256i {
+    let value;
+    // SAFETY: readable (contract); the loads are opaque to the compiler, so bytes that change meanwhile break no assumption of it.
+    unsafe {
+        std::arch::asm!(
+            "vmovq {a}, {offsets:x}",
+            "vpextrq {b}, {offsets:x}, 1",
+            "vextracti128 {high:x}, {offsets:y}, 1",
+            "vmovq {value:x}, qword ptr [{base} + {a}]",
+            "vmovq {a}, {high:x}",
+            "vmovhps {value:x}, {value:x}, qword ptr [{base} + {b}]",
+            "vpextrq {b}, {high:x}, 1",
+            "vmovq {high:x}, qword ptr [{base} + {a}]",
+            "vmovhps {high:x}, {high:x}, qword ptr [{base} + {b}]",
+            "vinserti128 {value:y}, {value:y}, {high:x}, 1",
+            base = in(reg) base, offsets = in(ymm_reg) offsets,
+            a = out(reg) _, b = out(reg) _, high = out(ymm_reg) _, value = out(ymm_reg) value,
+            options(readonly, nostack, preserves_flags)
+        );
+    }
+    value
+}
+
 /// Asks the processor to fetch the line at `ptr`; nothing happens where there is none.
 #[inline(always)]
 pub(super) fn prefetch(ptr: *const u8) {

@@ -12,9 +12,15 @@ mod op;
 mod physical;
 mod run_map;
 mod source;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod table_lanes;
 mod table_pages;
 mod validity;
 
+#[cfg(all(test, target_arch = "x86_64", not(miri)))]
+pub(crate) use self::table_lanes::REFUSED;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+pub(crate) use self::table_lanes::{HasLanes, Lanes, Mask, TableLanes};
 pub use self::{
     control::{Control, Pause, RunState},
     direct_map::{Backing, DirectMap, DirectRegion, LoadError},

@@ -24,12 +24,14 @@ pub(super) struct Window {
     start: u64,
     // INVARIANT: so many pages can be read at `ptr`.
     pages: u64,
+    // INVARIANT: a page can be read from each of so many first bytes.
+    starts: u64,
     ptr: *const u8,
 }
 
 impl Window {
     /// No pages.
-    pub(super) const EMPTY: Self = Self { start: 0, pages: 0, ptr: std::ptr::null() };
+    pub(super) const EMPTY: Self = Self { start: 0, pages: 0, starts: 0, ptr: std::ptr::null() };
 
     /// The whole pages of a region.
     pub(super) fn of(region: &DirectRegion) -> Self {
@@ -40,7 +42,9 @@ impl Window {
         if !live::is_entry_aligned(ptr) {
             return Self::EMPTY;
         }
-        Self { start: region.range.start().as_u64().wrapping_add(skipped), pages: rest >> PAGE_SHIFT, ptr }
+        let pages = rest >> PAGE_SHIFT;
+        let starts = pages.checked_sub(1).map_or(0, |before| (before << PAGE_SHIFT) + 1);
+        Self { start: region.range.start().as_u64().wrapping_add(skipped), pages, starts, ptr }
     }
 
     /// The larger of two.
@@ -132,6 +136,13 @@ pub(crate) struct Entries<'a, E> {
 }
 
 impl<'a> TablePages<'a> {
+    /// Physical address of the first page of the window, from how many of its first bytes a page can be read, and where they lie.
+    #[inline(always)]
+    pub(super) fn window(&self) -> (u64, u64, *const u8) {
+        let Window { start, starts, ptr, .. } = self.window;
+        (start, starts, ptr)
+    }
+
     /// The bias of entries that are plain when they hold `expect` beside the address of a table.
     #[inline(always)]
     pub(crate) fn bias(&self, expect: u64) -> Bias {
@@ -146,6 +157,22 @@ impl<'a> TablePages<'a> {
         // A window lies in this process, so an offset into it fits.
         let ptr = self.window.ptr.wrapping_add(inside as usize);
         (inside.rotate_right(PAGE_SHIFT) < self.window.pages).then_some(TablePage { ptr, map: PhantomData })
+    }
+
+    /// The page of the window at `address`, which starts a page: a comparison less than [`table`](Self::table) takes, for those who
+    /// look at the bits beside the address themselves.
+    #[inline(always)]
+    pub(crate) fn page_at(&self, address: u64) -> Option<TablePage<'a>> {
+        let inside = address.wrapping_sub(self.window.start);
+        // Whether it starts a page or not, a page can be read from there.
+        let ptr = self.window.ptr.wrapping_add(inside as usize);
+        (inside < self.window.starts).then_some(TablePage { ptr, map: PhantomData })
+    }
+
+    /// As [`page_at`](Self::page_at), wherever it lies.
+    #[inline(always)]
+    pub(crate) fn page_anywhere(&self, address: u64) -> Option<TablePage<'a>> {
+        self.page_at(address).or_else(|| page_further(self.map, address))
     }
 
     /// As [`table`](Self::table), for tables in other regions.
@@ -295,6 +322,16 @@ mod tests {
         assert_eq!(word(0x10000), Some(0xa00));
         assert_eq!(word(0x11000), None);
         assert_eq!(word(0xffff_ffff_ffff_f000), None);
+    }
+
+    #[test]
+    fn a_page_fits_wherever_one_is_said_to_be() {
+        let map = map(&[(0x800, 0x4000), (0x10000, 0x1000)]);
+        let tables = map.tables();
+        let word = |address: u64| tables.page_at(address).map(|page| page.entry::<u64>(0xff8).load());
+        assert_eq!([word(0x1000), word(0x3000)], [Some(0x2ff), Some(0x6ff)]);
+        assert_eq!([word(0), word(0xfff), word(0x3001), word(0x4000), word(0x10000)], [None; 5]);
+        assert!(tables.page_anywhere(0x10000).is_some() && tables.page_anywhere(0x11000).is_none());
     }
 
     #[test]

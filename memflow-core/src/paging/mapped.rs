@@ -16,11 +16,13 @@ use super::{
 use crate::{
     address::PhysAddr,
     error::StopCause,
-    memory::{DirectMap, LoadError, Unconfirmed},
+    memory::{DirectMap, LoadError, TablePage, TablePages, Unconfirmed},
 };
 
 mod directories;
 mod each;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod lanes;
 mod plan;
 mod single;
 
@@ -101,6 +103,39 @@ impl TableSource for Unconfirmed<'_> {
             EntrySize::Four => self.load_u32(at).map(u64::from),
         }
         .ok_or(StopCause::TableNotInImage)
+    }
+}
+
+/// The tables of a space of four or five levels, with the root at hand.
+#[derive(Clone, Copy)]
+pub(super) struct AtRoot<'a> {
+    map: &'a DirectMap,
+    tables: TablePages<'a>,
+    root: TablePage<'a>,
+    five_levels: bool,
+}
+
+impl<'a> AtRoot<'a> {
+    /// Those of a space, if its mode has a walk for them and the root is at hand.
+    pub(super) fn new(known: Option<Known>, root: PhysAddr, map: &'a DirectMap) -> Option<Self> {
+        let five_levels = match known? {
+            Known::FourLevels => false,
+            Known::FiveLevels => true,
+            _ => return None,
+        };
+        let tables = map.tables();
+        Some(Self { map, tables, root: tables.page_at(root.as_u64())?, five_levels })
+    }
+
+    /// Translates one address, if every entry on its way is plain and every table at hand.
+    #[inline(always)]
+    pub(super) fn translate(&self, addr: u64) -> Found {
+        let found = if self.five_levels {
+            single::translate_from::<FiveLevels, AtHand>(self.tables, self.root, addr)
+        } else {
+            single::translate_from::<FourLevels, AtHand>(self.tables, self.root, addr)
+        };
+        if self.map.lost_nothing() { found } else { Found::NOTHING }
     }
 }
 

@@ -41,7 +41,7 @@ pub use self::{
     map::{MapBudget, MapHole, MapSummary, MappedRun, PhysMappings},
     reverse::{Mapping, ReverseMap, ReverseMapBuilder},
     soft_fault::{SoftFault, SoftFaultAnswer, SoftFaults},
-    space::{AddressSpace, PageFlags, TranslateOp, Translation},
+    space::{AddressSpace, PageFlags, TranslateOp, Translation, Translator},
 };
 pub(crate) use self::{
     mapped::Asked,

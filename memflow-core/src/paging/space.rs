@@ -12,7 +12,7 @@ use super::{
     arch::Architecture,
     batch,
     entry::{Halt, Next, Node},
-    mapped::{Asked, InPlace, Known, PlainWalk, Refusable},
+    mapped::{Asked, AtRoot, InPlace, Known, PlainWalk, Refusable},
     pieces::{self, Piece},
     soft_fault::{self, SoftFaults},
     tlb::{self, Start, Tlb, Trust},
@@ -135,6 +135,43 @@ pub struct AddressSpace {
     soft_faults: Option<Arc<dyn SoftFaults>>,
 }
 
+/// An address space over one memory ([`AddressSpace::over`]): what does not change from one address to the next has been looked up.
+#[derive(Clone, Copy)]
+pub struct Translator<'a> {
+    space: &'a AddressSpace,
+    memory: &'a dyn PhysicalMemory,
+    at_root: Option<AtRoot<'a>>,
+}
+
+impl fmt::Debug for Translator<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Translator({:?})", self.space)
+    }
+}
+
+impl Translator<'_> {
+    /// Translates one address, as [`AddressSpace::translate`] does. Becomes part of the loop that calls it; what that does not use
+    /// of a translation is not worked out.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::translate`].
+    #[inline(always)]
+    pub fn translate(&self, addr: VirtAddr) -> Result<Translation, Reason> {
+        if let Some(at_root) = &self.at_root
+            && let Some(found) = at_root.translate(addr.as_u64()).get()
+        {
+            return Ok(found);
+        }
+        self.translate_further(addr)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn translate_further(&self, addr: VirtAddr) -> Result<Translation, Reason> {
+        self.space.translate(self.memory, addr)
+    }
+}
+
 impl PartialEq for AddressSpace {
     fn eq(&self, other: &Self) -> bool {
         let same_answers = match (&self.soft_faults, &other.soft_faults) {
@@ -202,6 +239,27 @@ impl AddressSpace {
             return Ok(found);
         }
         self.translate_carefully(memory, addr.as_u64())
+    }
+
+    /// This space over one memory, for many translations one by one.
+    ///
+    /// ```
+    /// # use memflow_core::{memory::*, paging::{x86, AddressSpace}, address::*};
+    /// # let mut bytes = vec![0; 0x6000];
+    /// # for (table, next) in [(0x1000, 0x2003_u64), (0x2000, 0x3003), (0x3000, 0x4003), (0x4000, 0x5001)] {
+    /// #     bytes[table..table + 8].copy_from_slice(&next.to_le_bytes());
+    /// # }
+    /// # let config = SourceConfig { name: "example".into(), runs: RunMap::flat(0x6000), facts: TargetFacts::default() };
+    /// # let memory = BufferMemory::new(config, bytes)?;
+    /// let space = AddressSpace::new(&x86::X64, 0x1000);
+    /// let translator = space.over(&memory);
+    /// assert_eq!(translator.translate(VirtAddr::new(0x123)).unwrap().phys, PhysAddr::new(0x5123));
+    /// assert_eq!(translator.translate(VirtAddr::new(0x1000)), space.translate(&memory, VirtAddr::new(0x1000)));
+    /// # Ok::<(), memflow_core::Error>(())
+    /// ```
+    pub fn over<'a>(&'a self, memory: &'a dyn PhysicalMemory) -> Translator<'a> {
+        let at_root = memory.direct_map().and_then(|map| AtRoot::new(self.known, self.root, map));
+        Translator { space: self, memory, at_root }
     }
 
     /// Translates one address whatever is special about it, or about the memory.

@@ -50,10 +50,16 @@ pub(super) fn translate<M: Mode, A: Asked>(
 ) {
     let from_root = FromRoot { tables, root };
     if asked.len() < MANY {
-        if !is_local::<M, A>(asked) && few_directories::<M, A>(asked) {
+        if is_local::<M, A>(asked) {
+            return one_after_the_other::<M, A, _>(from_root, &mut { from_root }, asked, rest);
+        }
+        if in_lanes::<M, A>(from_root, asked, rest) {
+            return;
+        }
+        if few_directories::<M, A>(asked) {
             return each_from_the_root::<M, A>(from_root, asked, rest);
         }
-        return translate_block::<M, A, _>(from_root, &mut { from_root }, asked, rest);
+        return side_by_side::<M, A, _>(from_root, &mut { from_root }, asked, rest);
     }
     let mut upper = Directories::<M, DIRECTORIES>::new(from_root);
     let mut first = 0usize;
@@ -75,9 +81,22 @@ fn translate_block<'a, M: Mode, A: Asked, U: Upper<'a, M>>(
 ) {
     if is_local::<M, A>(asked) {
         one_after_the_other(from_root, upper, asked, rest);
-    } else {
+    } else if !few_directories::<M, A>(asked) || !in_lanes::<M, A>(from_root, asked, rest) {
         side_by_side(from_root, upper, asked, rest);
     }
+}
+
+/// Walks of which each instruction takes several on; false when the processor has none such.
+#[inline(always)]
+fn in_lanes<M: Mode, A: Asked>(from_root: FromRoot<'_>, asked: &mut [A], rest: &mut dyn FnMut(usize, &mut A)) -> bool {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if M::HAS_LANES
+        && let Some(proof) = crate::memory::HasLanes::detect()
+    {
+        return super::lanes::translate::<M, A>(proof, from_root.tables, from_root.root, asked, rest);
+    }
+    let _ = (from_root, asked, rest);
+    false
 }
 
 /// Whether most addresses lie beside the one before. A few places tell.

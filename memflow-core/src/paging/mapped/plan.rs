@@ -50,6 +50,8 @@ pub(super) trait Mode: Copy {
         let level = &Self::ARCH.levels[Self::UPPER];
         (level.shift + level.index_bits) as u32
     };
+    /// Whether four walks at a time find all they need in the entries themselves: [`lanes`](super::lanes) says what that is.
+    const HAS_LANES: bool = has_lanes(Self::ARCH);
     /// The address bits behind these choose an entry of a directory.
     const TABLE_SHIFT: u32 = Self::ARCH.levels[Self::UPPER].shift as u32;
 }
@@ -86,8 +88,8 @@ modes! {
 #[derive(Clone, Copy)]
 pub(super) struct Step {
     /// How far an address is shifted to have the offset of its entry, and the bits of that offset.
-    shift: u32,
-    offset: u64,
+    pub(super) shift: u32,
+    pub(super) offset: u64,
     /// The bits that say whether an entry leads to a table, and to which.
     pub(super) table: u64,
     /// What they hold beside the address.
@@ -108,12 +110,12 @@ pub(super) struct Page {
     value: u64,
     /// The bits of the physical address that the entry holds, and those that the virtual address does.
     address: u64,
-    inside: u64,
+    pub(super) inside: u64,
     /// Bits of the address that the entry holds in another place, and how far left they belong.
     moved: u64,
     left: u32,
     /// Size and level, as [`Found`] has them.
-    kind: u64,
+    pub(super) kind: u64,
 }
 
 /// A translation in two registers: in memory, the parts of one that was just written would have to be read back one by one.
@@ -128,16 +130,28 @@ impl Found {
     /// No translation.
     pub(super) const NOTHING: Self = Self { phys: 0, rest: 0 };
 
-    /// The translation.
+    /// A translation from its two parts.
     #[inline(always)]
-    pub(in crate::paging) fn get(self) -> Option<Translation> {
+    pub(super) fn new(phys: u64, rest: u64) -> Self {
+        Self { phys, rest }
+    }
+
+    /// What it says if it is not nothing.
+    #[inline(always)]
+    pub(super) fn known(self) -> Translation {
         let Self { phys, rest } = self;
-        (rest != 0).then_some(Translation {
+        Translation {
             phys: PhysAddr::new(phys),
             page: PageSize::of_known_shift((rest >> 16) as u8),
             level: (rest >> 24) as u8,
             flags: PageFlags::from_bits_retain(rest as u16),
-        })
+        }
+    }
+
+    /// The translation.
+    #[inline(always)]
+    pub(in crate::paging) fn get(self) -> Option<Translation> {
+        (self.rest != 0).then_some(self.known())
     }
 }
 
@@ -145,11 +159,15 @@ impl Found {
 #[derive(Clone, Copy)]
 pub(super) struct Rights(u64);
 
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const NO_EXECUTE: u64 = 1 << 63;
+pub(super) const WRITABLE: u64 = 1 << 1;
+pub(super) const USER: u64 = 1 << 2;
+pub(super) const NO_EXECUTE: u64 = 1 << 63;
+/// Of entries of 64 bits: those for the address, the one for pages above the lowest level, those reserved if not of the address.
+pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+pub(super) const PAGE: u64 = 1 << 7;
+pub(super) const RESERVED: u64 = ADDRESS & !(1 << 12);
 /// Accessed, dirty, global: told by the entry of the page alone.
-const STATE: u64 = 1 << 5 | 1 << 6 | 1 << 8;
+pub(super) const STATE: u64 = 1 << 5 | 1 << 6 | 1 << 8;
 
 /// The flags are the bits of an entry, one place further left.
 const FLAGS: u64 = flag(WRITABLE, PageFlags::WRITABLE)
@@ -217,6 +235,19 @@ impl Page {
     }
 }
 
+impl Page {
+    /// The same where the entries above may not have been present.
+    #[inline(always)]
+    pub(super) fn translate_below<M: Mode>(&self, entry: u64, rights: Rights, addr: u64) -> Found {
+        // Presence is the lowest bit, and one of the rights that every entry has to give.
+        if entry & rights.0 & 1 == 0 || entry & self.mask & !1 != self.value & !1 {
+            return Found::NOTHING;
+        }
+        let phys = entry & self.address | addr & self.inside;
+        Found { phys, rest: self.kind | rights.flags(entry) }
+    }
+}
+
 const fn steps<E>(arch: &Architecture) -> [Step; Architecture::MAX_LEVELS] {
     let mut steps = [Step::UNUSED; Architecture::MAX_LEVELS];
     let mut depth = 0;
@@ -267,6 +298,32 @@ const fn has_moved_bits(arch: &Architecture) -> bool {
         depth += 1;
     }
     false
+}
+
+/// Whether a mode is one of 64-bit entries of which none but the bit for pages is reserved in tables, at a level that has none,
+/// and in pages none but those of the address that the virtual address holds.
+const fn has_lanes(arch: &Architecture) -> bool {
+    let mut fits = matches!(arch.entry_size, EntrySize::Eight) && arch.root_mask & 0xfff == 0 && !has_moved_bits(arch);
+    let mut depth = 0;
+    while depth < arch.levels.len() {
+        let level = &arch.levels[depth];
+        let lowest = depth + 1 == arch.levels.len();
+        let has_pages = !is(level.page_when, BitTest::NEVER);
+        let table = lowest
+            || level.table.address == ADDRESS
+                && level.table.reserved == (if has_pages { 0 } else { PAGE })
+                && is(level.table.writable, BitTest::set(WRITABLE))
+                && is(level.table.user, BitTest::set(USER));
+        let page = !has_pages
+            || (lowest && is(level.page_when, BitTest::ALWAYS) || is(level.page_when, BitTest::set(PAGE)))
+                && level.page.address & !level.offset_mask() == ADDRESS & !level.offset_mask()
+                && level.page.reserved == RESERVED & level.offset_mask();
+        // Two levels have pages of their own, those above the lowest.
+        let above = arch.levels.len() - depth;
+        fits = fits && table && page && has_pages == (above <= 3);
+        depth += 1;
+    }
+    fits && arch.sign_extended
 }
 
 const fn is(one: BitTest, other: BitTest) -> bool {

@@ -4,7 +4,7 @@
 //! Keeps: one load per level and one comparison per table; whatever is not plain (an entry that is refused, a table outside of the
 //! direct map) has no answer here, and is left to `walk`.
 
-use super::plan::{Found, Mode, Rights};
+use super::plan::{ADDRESS, Found, Mode, PAGE, Rights};
 use crate::{
     address::{PageSize, PhysAddr},
     memory::{Bias, TablePage, TablePages},
@@ -14,6 +14,9 @@ use crate::{
 pub(super) trait Reach {
     /// The table that `bits` lead to.
     fn table<'a>(tables: TablePages<'a>, bits: u64, bias: Bias) -> Option<TablePage<'a>>;
+
+    /// The page at this address, which starts one.
+    fn page<'a>(tables: TablePages<'a>, address: u64) -> Option<TablePage<'a>>;
 }
 
 /// Tables in the part of the memory that is at hand. A walk through them alone calls nothing.
@@ -27,6 +30,11 @@ impl Reach for AtHand {
     fn table<'a>(tables: TablePages<'a>, bits: u64, bias: Bias) -> Option<TablePage<'a>> {
         tables.table(bits, bias)
     }
+
+    #[inline(always)]
+    fn page<'a>(tables: TablePages<'a>, address: u64) -> Option<TablePage<'a>> {
+        tables.page_at(address)
+    }
 }
 
 impl Reach for Anywhere {
@@ -34,16 +42,28 @@ impl Reach for Anywhere {
     fn table<'a>(tables: TablePages<'a>, bits: u64, bias: Bias) -> Option<TablePage<'a>> {
         tables.table(bits, bias).or_else(|| tables.table_further(bits, bias))
     }
+
+    #[inline(always)]
+    fn page<'a>(tables: TablePages<'a>, address: u64) -> Option<TablePage<'a>> {
+        tables.page_anywhere(address)
+    }
 }
 
 /// Translates one address, if every entry on its way is plain.
 #[inline(always)]
 pub(super) fn translate<M: Mode, R: Reach>(tables: TablePages<'_>, root: PhysAddr, addr: u64) -> Found {
+    let start = root.page_base(PageSize::KIB_4).as_u64();
+    if const { M::HAS_LANES } {
+        return match R::page(tables, start) {
+            Some(page) => translate_from::<M, R>(tables, page, addr),
+            None => Found::NOTHING,
+        };
+    }
     if !M::ARCH.is_canonical(addr) {
         return Found::NOTHING;
     }
     let mut from = root.as_u64() & M::ROOT_IN_PAGE;
-    let Some(mut page) = R::table(tables, root.page_base(PageSize::KIB_4).as_u64(), tables.bias(0)) else {
+    let Some(mut page) = R::table(tables, start, tables.bias(0)) else {
         return Found::NOTHING;
     };
     let mut rights = Rights::ALL;
@@ -65,4 +85,37 @@ pub(super) fn translate<M: Mode, R: Reach>(tables: TablePages<'_>, root: PhysAdd
     step!(0 1 2 3);
     let entry = page.load::<M::Entry>(from.wrapping_add(M::LOWEST.offset(addr)));
     M::BASE_PAGE.translate::<M>(entry, rights, addr)
+}
+
+/// The same from the root table on, for modes whose entries have hardly a reserved bit: what is not present is seen at the end, among the
+/// rights, as a table that an entry leads to by mistake is a page at hand like any other.
+#[inline(always)]
+pub(super) fn translate_from<'a, M: Mode, R: Reach>(tables: TablePages<'a>, root: TablePage<'a>, addr: u64) -> Found {
+    if !M::ARCH.is_canonical(addr) {
+        return Found::NOTHING;
+    }
+    let mut page = root;
+    let mut rights = Rights::ALL;
+    macro_rules! step {
+        ($($depth:literal)*) => {$(
+            if $depth < M::ABOVE_LOWEST {
+                let step = const { &M::STEPS[$depth] };
+                let entry = page.load::<M::Entry>(step.offset(addr));
+                if entry & PAGE != 0 {
+                    if step.page_bit == 0 {
+                        return Found::NOTHING;
+                    }
+                    return step.page.translate_below::<M>(entry, rights, addr);
+                }
+                page = match R::page(tables, entry & ADDRESS) {
+                    Some(page) => page,
+                    None => return Found::NOTHING,
+                };
+                rights = rights.below(entry, step);
+            }
+        )*};
+    }
+    step!(0 1 2 3);
+    let entry = page.load::<M::Entry>(M::LOWEST.offset(addr));
+    M::BASE_PAGE.translate_below::<M>(entry, rights, addr)
 }

@@ -36,6 +36,20 @@ fn mapped_batch(machine: &Machine, addresses: &[VirtAddr]) -> Answers {
     ops.iter().map(|op| op.outcome.unwrap()).collect()
 }
 
+fn mapped_translator(machine: &Machine, addresses: &[VirtAddr]) -> Answers {
+    let translator = machine.space.over(&*machine.memory);
+    addresses.iter().map(|addr| translator.translate(*addr)).collect()
+}
+
+/// As on a processor without vector registers.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+fn mapped_batch_without_lanes(machine: &Machine, addresses: &[VirtAddr]) -> Answers {
+    crate::memory::REFUSED.set(true);
+    let answers = mapped_batch(machine, addresses);
+    crate::memory::REFUSED.set(false);
+    answers
+}
+
 fn called_batch(machine: &Machine, addresses: &[VirtAddr]) -> Answers {
     let memory = called(machine);
     let mut ops: Vec<TranslateOp> = addresses.iter().map(|addr| TranslateOp::new(*addr)).collect();
@@ -69,7 +83,9 @@ macro_rules! every_path {
     )*};
 }
 
-every_path!(mapped_single, called_single, mapped_batch, called_batch);
+every_path!(mapped_single, mapped_translator, called_single, mapped_batch, called_batch);
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+every_path!(mapped_batch_without_lanes);
 
 /// The whole map of a machine, in place and through calls, which must agree.
 fn map_both_ways(machine: &Machine, budget: MapBudget) -> Result<(Vec<MappedRun>, crate::paging::MapSummary), Error> {
