@@ -6,6 +6,7 @@
 //! so every outcome is the memory's own; an error is never kept; no lock is held across a call.
 
 mod age;
+mod control;
 mod fetch;
 mod store;
 #[cfg(test)]
@@ -90,7 +91,8 @@ pub struct CacheStats {
 /// * When a fetch fails, the bytes that were asked for are asked for by themselves in one more call: outcomes are those of the
 ///   memory below, and nothing of the failure is kept.
 /// * Writes go through, and forget the pages that they touch, whatever becomes of them. Writes by others show when a page's
-///   [validity](CacheConfig::validity) ends or after [`flush`](Self::flush).
+///   [validity](CacheConfig::validity) ends or after [`flush`](Self::flush), and so does what the target itself writes. A target
+///   that is paused through the cache, or found paused, shows no page from before.
 ///
 /// With a direct map below there is nothing to gain: the map is handed through and the cache stays [idle](Self::is_idle).
 ///
@@ -355,7 +357,7 @@ impl PhysicalMemory for CacheLayer {
     }
 
     fn control(&self) -> Option<&dyn Control> {
-        self.below.control()
+        self.control_below()
     }
 }
 
