@@ -81,9 +81,9 @@
 /* The major version: both sides must have the same. */
 #define MEMFLOW_MAJOR 1
 /* The minor version: raised when something is appended. */
-#define MEMFLOW_MINOR 1
+#define MEMFLOW_MINOR 2
 /* Both, as the descriptor has them. */
-#define MEMFLOW_ABI_TEXT "1.1"
+#define MEMFLOW_ABI_TEXT "1.2"
 
 /* ---- The target triple of this build ----
  *
@@ -253,6 +253,8 @@ typedef struct memflow_Run memflow_Run;
 typedef struct memflow_RunSink memflow_RunSink;
 typedef struct memflow_MemoryInfo memflow_MemoryInfo;
 typedef struct memflow_X86Vcpu memflow_X86Vcpu;
+typedef struct memflow_AArch64Vcpu memflow_AArch64Vcpu;
+typedef struct memflow_VcpuRecord memflow_VcpuRecord;
 typedef struct memflow_Facts memflow_Facts;
 typedef struct memflow_DirectRegion memflow_DirectRegion;
 typedef struct memflow_DirectMap memflow_DirectMap;
@@ -612,6 +614,77 @@ struct memflow_X86Vcpu {
     uint64_t rsp;
 };
 
+/* Bits of `memflow_AArch64Vcpu.known`: which registers were recorded. Since 1.2. */
+
+/* Root of the page tables of the lower half, with the ASID in its high 16 bits. */
+#define MEMFLOW_AARCH64_REGISTER_TTBR0_EL1 UINT64_C(1)
+/* Root of the page tables of the upper half, with the ASID in its high 16 bits. */
+#define MEMFLOW_AARCH64_REGISTER_TTBR1_EL1 (UINT64_C(1) << 1)
+/* Translation control. */
+#define MEMFLOW_AARCH64_REGISTER_TCR_EL1 (UINT64_C(1) << 2)
+/* System control. */
+#define MEMFLOW_AARCH64_REGISTER_SCTLR_EL1 (UINT64_C(1) << 3)
+/* Meaning of the memory attributes in page-table entries. */
+#define MEMFLOW_AARCH64_REGISTER_MAIR_EL1 (UINT64_C(1) << 4)
+/* Base of the exception vectors. */
+#define MEMFLOW_AARCH64_REGISTER_VBAR_EL1 (UINT64_C(1) << 5)
+/* Software's own. */
+#define MEMFLOW_AARCH64_REGISTER_TPIDR_EL1 (UINT64_C(1) << 6)
+/* Stack pointer of EL0. */
+#define MEMFLOW_AARCH64_REGISTER_SP_EL0 (UINT64_C(1) << 7)
+/* Program counter. */
+#define MEMFLOW_AARCH64_REGISTER_PC (UINT64_C(1) << 8)
+/* Stack pointer of the current exception level. */
+#define MEMFLOW_AARCH64_REGISTER_SP (UINT64_C(1) << 9)
+/* Process state, laid out as SPSR_EL1. */
+#define MEMFLOW_AARCH64_REGISTER_PSTATE (UINT64_C(1) << 10)
+
+/* Registers of a 64-bit Arm vCPU. Since 1.2. */
+struct memflow_AArch64Vcpu {
+    /* Bits of MEMFLOW_AARCH64_REGISTER_* for the registers that are known. */
+    uint64_t known;
+    /* Root of the page tables of the lower half, with the ASID in its high 16 bits. */
+    uint64_t ttbr0_el1;
+    /* Root of the page tables of the upper half, with the ASID in its high 16 bits. */
+    uint64_t ttbr1_el1;
+    /* Translation control. */
+    uint64_t tcr_el1;
+    /* System control. */
+    uint64_t sctlr_el1;
+    /* Meaning of the memory attributes in page-table entries. */
+    uint64_t mair_el1;
+    /* Base of the exception vectors. */
+    uint64_t vbar_el1;
+    /* Software's own. */
+    uint64_t tpidr_el1;
+    /* Stack pointer of EL0. */
+    uint64_t sp_el0;
+    /* Program counter. */
+    uint64_t pc;
+    /* Stack pointer of the current exception level. */
+    uint64_t sp;
+    /* Process state, laid out as SPSR_EL1. */
+    uint64_t pstate;
+};
+
+/* The registers of one vCPU. Since 1.2. One of the pointers is not null; with none of those that it knows, the receiver has a
+ * vCPU of a kind that it does not know. */
+struct memflow_VcpuRecord {
+    /* Size and version. */
+    memflow_Header header;
+    /* Those of an x86 vCPU. */
+    const memflow_X86Vcpu *x86;
+    /* Those of a 64-bit Arm vCPU. */
+    const memflow_AArch64Vcpu *aarch64;
+};
+
+/* Whether the vCPUs of a target execute. Since 1.2. */
+
+/* They do. */
+#define MEMFLOW_RUN_STATE_RUNNING UINT32_C(1)
+/* They do not. */
+#define MEMFLOW_RUN_STATE_PAUSED UINT32_C(2)
+
 /* What a target knows about itself. */
 struct memflow_Facts {
     /* Size and version. */
@@ -626,6 +699,10 @@ struct memflow_Facts {
     size_t x86_vcpu_count;
     /* Bytes of the guest kernel's VMCOREINFO note. */
     memflow_Text vmcoreinfo;
+    /* The registers of each vCPU of a 64-bit Arm machine. Since 1.2. */
+    const memflow_AArch64Vcpu *aarch64_vcpus;
+    /* Number of them. Since 1.2. */
+    size_t aarch64_vcpu_count;
 };
 
 /* Consecutive physical memory in this process. */
@@ -687,6 +764,16 @@ struct memflow_MemoryTable {
     const memflow_DirectMap *(*direct_map)(void *context);
     /* The runs without what is known to be all zeros, in order; asked anew each time. Absent: all runs. Since 1.1. */
     void (*populated_runs)(void *context, memflow_RunSink runs);
+    /* Whether the target runs: one of MEMFLOW_RUN_STATE_*. Absent, together with `pause` and `resume`: the target cannot be
+     * controlled. Since 1.2. */
+    int32_t (*run_state)(void *context, uint32_t *state, memflow_FailureSink failure);
+    /* Stops all vCPUs and returns when they stand; nothing happens to a target that is paused. There if `run_state` is. Since
+     * 1.2. */
+    int32_t (*pause)(void *context, memflow_FailureSink failure);
+    /* Lets all vCPUs run; nothing happens to a target that runs. There if `run_state` is. Since 1.2. */
+    int32_t (*resume)(void *context, memflow_FailureSink failure);
+    /* Lists the registers of each vCPU now, as `memflow_VcpuRecord`. Absent: they cannot be told. Since 1.2. */
+    int32_t (*registers)(void *context, memflow_RecordSink sink, memflow_FailureSink failure);
 };
 
 /* ---- Address spaces ---- */

@@ -286,6 +286,7 @@ mod whole {
         log_record: crate::os::LogRecordRef,
         os_table: crate::os::OsTableRef,
         process_table: crate::os::ProcessTableRef,
+        vcpu: crate::memory::VcpuRecordRef,
     }
 }
 
@@ -324,6 +325,8 @@ pub const STRUCTURES: &[Structure] = &[
     crate::memory::RunSink::STRUCTURE,
     crate::memory::DirectRegion::STRUCTURE,
     crate::memory::X86Vcpu::STRUCTURE,
+    crate::memory::AArch64Vcpu::STRUCTURE,
+    crate::memory::VcpuRecord::STRUCTURE,
     crate::memory::MemoryInfo::STRUCTURE,
     crate::memory::Facts::STRUCTURE,
     crate::memory::DirectMap::STRUCTURE,
@@ -368,6 +371,8 @@ pub const NUMBERS: &[Numbers] = &[
     crate::memory::liveness::NUMBERS,
     crate::memory::machine::NUMBERS,
     crate::memory::x86_register::NUMBERS,
+    crate::memory::aarch64_register::NUMBERS,
+    crate::memory::run_state::NUMBERS,
     crate::paging::soft_fault_answer::NUMBERS,
     crate::paging::page_flag::NUMBERS,
     crate::os::process_present::NUMBERS,

@@ -45,8 +45,8 @@ pub use crate::{
     },
     growing::{Field, Growing, Grows, Header, LAYOUT, NUMBERS, Numbers, STRUCTURES, Structure, TypeLayout, compatible},
     memory::{
-        DirectMap, DirectRegion, Facts, Memory, MemoryInfo, MemoryTable, Run, RunSink, X86Vcpu, liveness, machine,
-        x86_register,
+        AArch64Vcpu, DirectMap, DirectRegion, Facts, Memory, MemoryInfo, MemoryTable, Run, RunSink, VcpuRecord,
+        X86Vcpu, aarch64_register, liveness, machine, run_state, x86_register,
     },
     os::{
         KernelRecord, LogRecord, ModuleRecord, Os, OsTable, Process, ProcessRecord, ProcessTable, RegionRecord,
@@ -63,6 +63,6 @@ pub use crate::{
 /// The major version: both sides must have the same.
 pub const MAJOR: u16 = 1;
 /// The minor version: raised when something is appended.
-pub const MINOR: u16 = 1;
+pub const MINOR: u16 = 2;
 /// Both as a descriptor has them: `major.minor`.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));

@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use crate::{
     Grows,
     growing::{fixed, growing, numbers},
-    report::{ReadOp, Text, WriteOp},
+    report::{FailureSink, ReadOp, RecordSink, Text, WriteOp},
 };
 
 fixed! {
@@ -136,6 +136,85 @@ fixed! {
     }
 }
 
+numbers! {
+    /// Bits of [`AArch64Vcpu::known`]: which registers were recorded. Since 1.2.
+    aarch64_register: u64 {
+        /// Root of the page tables of the lower half, with the ASID in its high 16 bits.
+        TTBR0_EL1 = 1,
+        /// Root of the page tables of the upper half, with the ASID in its high 16 bits.
+        TTBR1_EL1 = 1 << 1,
+        /// Translation control.
+        TCR_EL1 = 1 << 2,
+        /// System control.
+        SCTLR_EL1 = 1 << 3,
+        /// Meaning of the memory attributes in page-table entries.
+        MAIR_EL1 = 1 << 4,
+        /// Base of the exception vectors.
+        VBAR_EL1 = 1 << 5,
+        /// Software's own.
+        TPIDR_EL1 = 1 << 6,
+        /// Stack pointer of EL0.
+        SP_EL0 = 1 << 7,
+        /// Program counter.
+        PC = 1 << 8,
+        /// Stack pointer of the current exception level.
+        SP = 1 << 9,
+        /// Process state, laid out as SPSR_EL1.
+        PSTATE = 1 << 10,
+    }
+}
+
+fixed! {
+    /// Registers of a 64-bit Arm vCPU. Since 1.2.
+    AArch64Vcpu {
+        /// Bits of [`aarch64_register`] for the registers that are known.
+        known: u64,
+        /// Root of the page tables of the lower half, with the ASID in its high 16 bits.
+        ttbr0_el1: u64,
+        /// Root of the page tables of the upper half, with the ASID in its high 16 bits.
+        ttbr1_el1: u64,
+        /// Translation control.
+        tcr_el1: u64,
+        /// System control.
+        sctlr_el1: u64,
+        /// Meaning of the memory attributes in page-table entries.
+        mair_el1: u64,
+        /// Base of the exception vectors.
+        vbar_el1: u64,
+        /// Software's own.
+        tpidr_el1: u64,
+        /// Stack pointer of EL0.
+        sp_el0: u64,
+        /// Program counter.
+        pc: u64,
+        /// Stack pointer of the current exception level.
+        sp: u64,
+        /// Process state, laid out as SPSR_EL1.
+        pstate: u64,
+    }
+}
+
+growing! {
+    /// The registers of one vCPU. Since 1.2. One of the pointers is not null; with none of those that it knows, the receiver has a vCPU
+    /// of a kind that it does not know.
+    VcpuRecord, VcpuRecordRef, VcpuRecordPrefix {
+        /// Those of an x86 vCPU.
+        x86: *const X86Vcpu,
+        /// Those of a 64-bit Arm vCPU.
+        aarch64: *const AArch64Vcpu,
+    }
+}
+
+numbers! {
+    /// Whether the vCPUs of a target execute. Since 1.2.
+    run_state: u32 {
+        /// They do.
+        RUNNING = 1,
+        /// They do not.
+        PAUSED = 2,
+    }
+}
+
 growing! {
     /// What a target knows about itself.
     Facts, FactsRef, FactsPrefix {
@@ -149,6 +228,10 @@ growing! {
         x86_vcpu_count: usize,
         /// Bytes of the guest kernel's VMCOREINFO note.
         vmcoreinfo: Text,
+        /// The registers of each vCPU of a 64-bit Arm machine. Since 1.2.
+        aarch64_vcpus: *const AArch64Vcpu,
+        /// Number of them. Since 1.2.
+        aarch64_vcpu_count: usize,
     }
 }
 
@@ -213,5 +296,14 @@ growing! {
         direct_map: Option<unsafe extern "C" fn(context: *mut c_void) -> Grows<DirectMap>>,
         /// The runs without what is known to be all zeros, in order; asked anew each time. Absent: all runs. Since 1.1.
         populated_runs: Option<unsafe extern "C" fn(context: *mut c_void, runs: RunSink)>,
+        /// Whether the target runs: one of [`run_state`]. Absent, together with `pause` and `resume`: the target cannot be controlled.
+        /// Since 1.2.
+        run_state: Option<unsafe extern "C" fn(context: *mut c_void, state: *mut u32, failure: FailureSink) -> i32>,
+        /// Stops all vCPUs and returns when they stand; nothing happens to a target that is paused. There if `run_state` is. Since 1.2.
+        pause: Option<unsafe extern "C" fn(context: *mut c_void, failure: FailureSink) -> i32>,
+        /// Lets all vCPUs run; nothing happens to a target that runs. There if `run_state` is. Since 1.2.
+        resume: Option<unsafe extern "C" fn(context: *mut c_void, failure: FailureSink) -> i32>,
+        /// Lists the registers of each vCPU now, as [`VcpuRecord`]. Absent: they cannot be told. Since 1.2.
+        registers: Option<unsafe extern "C" fn(context: *mut c_void, sink: RecordSink, failure: FailureSink) -> i32>,
     }
 }

@@ -11,7 +11,8 @@ use crate::{command, output::Verbosity, target::TargetArgs};
 const AFTER_HELP: &str = "\
 TARGET is `demo` (a small Linux machine inside this program) or a file: a raw image, a LiME or ELF core dump, each also \
 compressed with gzip or zstd, or the file behind a running VM's memory. A file that is called demo is written ./demo. \
-With CONNECTOR:TARGET:KEY=VALUE,… another connector opens it; `memflow plugins` lists them. A machine inside it is reached with \
+With CONNECTOR:TARGET:KEY=VALUE,… another connector opens it; `memflow plugins` lists them. A name from `memflow targets` is enough if no \
+file is called so and one connector alone has it. A machine inside it is reached with \
 -c: `memflow ps host.elf -c process:qemu-system-x86`.
 
 Exit codes: 0 everything that was asked for; 1 something asked for is missing, unreadable or incomplete; 2 wrong usage; \
@@ -81,6 +82,12 @@ pub(crate) enum Command {
     Dump(command::DumpArgs),
     /// Follow the page tables from a virtual address to a physical one, or back
     Translate(command::TranslateArgs),
+    /// List what the connectors could open now
+    Targets(command::TargetsArgs),
+    /// Stop the target's vCPUs
+    Pause(command::ControlArgs),
+    /// Let the target's vCPUs run
+    Resume(command::ControlArgs),
     /// List plugins, show one, or say why one is not taken
     Plugins(command::PluginsArgs),
     /// List what earlier runs learnt of kernels, or forget it

@@ -9,10 +9,12 @@ mod command;
 mod failure;
 mod interrupt;
 mod links;
+mod listed;
 mod named_file;
 mod output;
 mod output_file;
 mod parse;
+mod pause;
 mod plugins;
 mod progress;
 mod target;
@@ -79,6 +81,9 @@ fn run(command: &Command, io: &mut Io<'_>) -> Outcome {
         Command::Strings(args) => command::strings(args, io),
         Command::Dump(args) => command::dump(args, io),
         Command::Translate(args) => command::translate(args, io),
+        Command::Targets(args) => command::targets(args, io),
+        Command::Pause(args) => command::pause(args, io),
+        Command::Resume(args) => command::resume(args, io),
         Command::Plugins(args) => command::plugins(args, io),
         Command::Cache(args) => command::cache(args, io),
         Command::Completions(args) => command::completions(args, io),

@@ -16,6 +16,7 @@ use tempfile::NamedTempFile;
 use crate::{
     failure::{Failure, Outcome},
     interrupt::Unfinished,
+    output::size,
 };
 
 /// Zeros for streams, which have no holes.
@@ -37,6 +38,8 @@ pub(crate) struct OutputFile {
     existing: Existing,
     // Bytes and holes so far.
     len: u64,
+    // The system ends a process that makes a file larger than this.
+    limit: u64,
     sink: Sink,
 }
 
@@ -53,7 +56,7 @@ enum Sink {
 impl OutputFile {
     /// Begins the file. `-` is standard output; `source` is a file that must not be overwritten.
     pub(crate) fn create(path: &Path, existing: Existing, source: Option<&Path>) -> Outcome<Self> {
-        let begin = |sink| Ok(Self { path: path.to_owned(), existing, len: 0, sink });
+        let begin = |sink| Ok(Self { path: path.to_owned(), existing, len: 0, limit: u64::MAX, sink });
         if path.as_os_str() == "-" {
             return begin(Sink::Stdout(io::stdout()));
         }
@@ -86,7 +89,7 @@ impl OutputFile {
         let file =
             tempfile::Builder::new().prefix(".memflow-").suffix(".partial").tempfile_in(folder).map_err(failed)?;
         let unfinished = Unfinished::new(file.path());
-        Ok(Self { path: wanted, existing, len: 0, sink: Sink::Partial { file, unfinished } })
+        Ok(Self { path: wanted, existing, len: 0, limit: limit(), sink: Sink::Partial { file, unfinished } })
     }
 
     /// True when the bytes go to standard output, where nothing else may be printed then.
@@ -101,6 +104,7 @@ impl OutputFile {
 
     /// Appends bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Outcome<()> {
+        self.grow_to(self.len.saturating_add(bytes.len() as u64))?;
         let written = match &mut self.sink {
             Sink::Partial { file, .. } => file.write_all(bytes),
             Sink::Stream(file) => file.write_all(bytes),
@@ -114,6 +118,7 @@ impl OutputFile {
     /// Appends zeros; a hole where the file can have one.
     pub(crate) fn skip(&mut self, len: u64) -> Outcome<()> {
         let end = self.len.saturating_add(len);
+        self.grow_to(end)?;
         if let Sink::Partial { file, .. } = &mut self.sink {
             file.seek(SeekFrom::Start(end)).map_err(|error| self.failed(error))?;
             self.len = end;
@@ -155,9 +160,31 @@ impl OutputFile {
         }
     }
 
+    /// Refuses what the system would end the process for.
+    fn grow_to(&self, end: u64) -> Outcome<()> {
+        if end <= self.limit {
+            return Ok(());
+        }
+        let problem = format!("files may have at most {} here (ulimit -f)", size(self.limit));
+        Err(self.failed(io::Error::new(io::ErrorKind::FileTooLarge, problem)))
+    }
+
     fn failed(&self, error: io::Error) -> Failure {
         Failure::output(format!("writing {} at offset {:#x}", self.path.display(), self.len), error)
     }
+}
+
+/// The largest file that this process may make. Past it comes SIGXFSZ, which ends the process before anything can be put right.
+#[cfg(target_os = "linux")]
+fn limit() -> u64 {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX)
+}
+
+/// Elsewhere it is not asked for.
+#[cfg(not(target_os = "linux"))]
+fn limit() -> u64 {
+    u64::MAX
 }
 
 /// The folder that a file lies in.

@@ -4,8 +4,9 @@
 //! Must not know: commands. Keeps: what was chosen is said.
 
 use std::{
+    io,
     ops::ControlFlow,
-    path::{Path, PathBuf},
+    path::{Path, PathBuf, is_separator},
     sync::Arc,
 };
 
@@ -26,6 +27,7 @@ use crate::{
     cache,
     failure::{Failure, Outcome},
     links::{AS_CONNECTOR, LinkArgs, Rest},
+    listed,
     named_file::NamedFile,
     output::Io,
     plugins::{self, PluginArgs},
@@ -43,7 +45,7 @@ const FILES: &str = "snapshot";
 /// The target on the command line.
 #[derive(Args, Clone, Default, Debug)]
 pub(crate) struct TargetArgs {
-    /// `demo`, a file with a machine's memory, or CONNECTOR:TARGET:KEY=VALUE,…
+    /// `demo`, a file with a machine's memory, CONNECTOR:TARGET:KEY=VALUE,… or a name from `memflow targets`
     target: PathBuf,
     /// Which addresses a raw image holds: auto, flat, q35, i440fx, or runs FIRST-LAST@OFFSET,…
     #[arg(long, value_name = "LAYOUT", default_value = "auto", hide_default_value = true)]
@@ -87,7 +89,7 @@ impl Target {
     /// Opens the physical memory.
     pub(crate) fn open(args: &TargetArgs, io: &mut Io<'_>) -> Outcome<Self> {
         let inventory = plugins::inventory(&args.plugins).map_err(Failure::Target)?;
-        let first = First::new(args, &inventory)?;
+        let first = First::new(args, &inventory, io)?;
         let rest = args.links.rest()?;
         // What the user did not say is in no message.
         let used = if args.no_cache { rest.clone() } else { rest.clone().with_os(|os| cache::told(&inventory, os)) };
@@ -149,6 +151,11 @@ impl Target {
         self.link.memory()
     }
 
+    /// The memory of the innermost connector that can say whether its machine runs: pausing that one, all machines inside it stand.
+    pub(crate) fn controlled(&self) -> Option<Arc<dyn PhysicalMemory>> {
+        connectors(&self.link).map(ConnectorLink::memory).find(|memory| memory.control().is_some()).cloned()
+    }
+
     /// Finds the operating system, and with it which layout a raw image has if there are several.
     pub(crate) fn os(&mut self, io: &mut Io<'_>) -> Outcome<Arc<dyn Os>> {
         let found = recognising(&self.meter, io, || self.link.clone().os(self.os.clone()))
@@ -174,7 +181,7 @@ impl Target {
 }
 
 impl First {
-    fn new(args: &TargetArgs, inventory: &Inventory) -> Outcome<Self> {
+    fn new(args: &TargetArgs, inventory: &Inventory, io: &mut Io<'_>) -> Outcome<Self> {
         let lossy = args.target.to_string_lossy();
         let (as_connector, name) = match lossy.strip_prefix(AS_CONNECTOR) {
             Some(name) => (true, name.to_owned()),
@@ -189,6 +196,10 @@ impl First {
             }
             let path = (spec.name() == FILES).then(|| spec.target().map(PathBuf::from)).flatten();
             return Ok(Self::of_file(name, spec, path, None));
+        }
+        if let Some(name) = plain_name(args) {
+            let spec = listed::named(name, inventory, io)?;
+            return Ok(Self::of_file(name.to_owned(), spec, None, None));
         }
         let mut spec = ConnectorSpec::new(FILES).map_err(usage)?;
         if args.layout != MemoryLayout::Auto {
@@ -221,6 +232,15 @@ impl First {
     fn is_demo(&self) -> bool {
         self.spec.name() == FILES && self.spec.target() == Some(DEMO)
     }
+}
+
+/// The name of something that only connectors can know: it has no separator of folders, no file is called so, and nothing is said of how
+/// to read a file.
+fn plain_name(args: &TargetArgs) -> Option<&str> {
+    let name = args.target.to_str()?;
+    let about_files = args.layout != MemoryLayout::Auto || args.partial;
+    let absent = || matches!(args.target.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    (name != DEMO && !name.is_empty() && !name.contains(is_separator) && !about_files && absent()).then_some(name)
 }
 
 /// True for text that is a connector with a target, and not the path of a file.

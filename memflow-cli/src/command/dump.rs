@@ -1,6 +1,7 @@
 //! `memflow dump`: memory to a file.
 //!
-//! Owns: what is dumped, in which format, and what becomes of memory that cannot be read. Must not know: how files become whole.
+//! Owns: what is dumped, in which format, and what becomes of memory that cannot be read. Must not know: how files become whole, how a
+//! target stands still.
 //! Keeps: a byte that was not read is never written, unless the caller asked for zeros by name; then their number is told.
 //! Source of the LiME format: LiME, `doc/README.md` and `lime.h` (`lime_mem_range_header`, version 1).
 
@@ -23,6 +24,7 @@ use crate::{
     output::{Io, escape, plural, size},
     output_file::{Existing, OutputFile},
     parse::{self, AddressExpr},
+    pause::Still,
     progress,
     target::{Target, TargetArgs},
 };
@@ -43,9 +45,14 @@ it, or START+LENGTH.
 FILE appears only when it is whole and on the disk, readable by its owner alone; - is standard output. A dump in which \
 something cannot be read fails and leaves no file; with --fill-gaps zero, zeros take its place, and how many is said.
 
+A live target whose connector can pause it stands still while its memory is copied, and runs again afterwards, whatever becomes of the \
+dump: also after an error or Ctrl-C. One that was paused before stays so. What is written of a target that cannot be paused, or with \
+--no-pause, is torn: its parts are from different moments. If memflow itself is killed (kill -9), a paused target stays paused until \
+`memflow resume`.
+
 -o is the file here; name an OS layer with --os.
 
-JSON: {\"file\", \"format\", \"size\", \"filled\", \"problems\"}.", mut_arg("os", |os| os.short(None)))]
+JSON: {\"file\", \"format\", \"size\", \"filled\", \"live\", \"problems\"}; live if the target may have run meanwhile.", mut_arg("os", |os| os.short(None)))]
 pub(crate) struct DumpArgs {
     #[command(flatten)]
     target: TargetArgs,
@@ -63,6 +70,9 @@ pub(crate) struct DumpArgs {
     /// Replace FILE if it exists
     #[arg(short, long)]
     force: bool,
+    /// Leave a live target running while it is written
+    #[arg(long)]
+    no_pause: bool,
 }
 
 /// Which memory.
@@ -105,6 +115,7 @@ struct Document<'a> {
     format: &'static str,
     size: u64,
     filled: u64,
+    live: bool,
     problems: [&'static str; 0],
 }
 
@@ -166,8 +177,8 @@ fn same_numbers(range: PhysRange) -> Outcome<VirtRange> {
 /// Bytes of one range, and nothing else.
 fn span(args: &DumpArgs, target: &Target, view: &dyn MemoryView, range: VirtRange, io: &mut Io<'_>) -> Outcome {
     let mut dump = Dump::create(args, target, range.len(), io)?;
-    dump.copy(view, range)?;
-    dump.finish("raw", io)
+    let copied = dump.copy(view, range);
+    dump.finish(copied, "raw", io)
 }
 
 /// All physical memory, at the offset of its address.
@@ -188,13 +199,11 @@ fn raw(args: &DumpArgs, target: &Target, physical: &PhysicalView, io: &mut Io<'_
         )));
     }
     let mut dump = Dump::create(args, target, all.len(), io)?;
-    for piece in runs.pieces(all) {
-        match piece {
-            Piece::Present { range, .. } => dump.copy(physical, same_numbers(range)?)?,
-            Piece::Gap { range } => dump.fill(range.len())?,
-        }
-    }
-    dump.finish("raw", io)
+    let copied = runs.pieces(all).try_for_each(|piece| match piece {
+        Piece::Present { range, .. } => dump.copy(physical, same_numbers(range)?),
+        Piece::Gap { range } => dump.fill(range.len()),
+    });
+    dump.finish(copied, "raw", io)
 }
 
 /// All physical memory, range by range.
@@ -217,11 +226,11 @@ fn lime(args: &DumpArgs, target: &Target, physical: &PhysicalView, io: &mut Io<'
         }
         previous = ranges.last().copied();
     }
-    for range in ranges {
+    let copied = ranges.into_iter().try_for_each(|range| {
         dump.file.write(&lime_header(range))?;
-        dump.copy(physical, same_numbers(range)?)?;
-    }
-    dump.finish("lime", io)
+        dump.copy(physical, same_numbers(range)?)
+    });
+    dump.finish(copied, "lime", io)
 }
 
 /// The header of a range in a LiME file.
@@ -236,6 +245,8 @@ fn lime_header(range: PhysRange) -> [u8; 32] {
 
 /// A dump that is being written.
 struct Dump {
+    // Before the file: when a panic drops both, the target runs first.
+    still: Still,
     file: OutputFile,
     name: String,
     progress: progress::Bytes,
@@ -244,10 +255,13 @@ struct Dump {
 }
 
 impl Dump {
-    fn create(args: &DumpArgs, target: &Target, total: u64, io: &Io<'_>) -> Outcome<Self> {
+    /// Makes the file, and pauses the target once that is there.
+    fn create(args: &DumpArgs, target: &Target, total: u64, io: &mut Io<'_>) -> Outcome<Self> {
         let existing = if args.force { Existing::Replaced } else { Existing::Kept };
+        let file = OutputFile::create(&args.output, existing, target.path())?;
         Ok(Self {
-            file: OutputFile::create(&args.output, existing, target.path())?,
+            still: Still::new(target, args.no_pause, io)?,
+            file,
             name: args.output.display().to_string(),
             progress: progress::Bytes::new(io.quiet(), total),
             fill: args.fill_gaps,
@@ -308,8 +322,15 @@ impl Dump {
         self.file.skip(len)
     }
 
-    fn finish(self, format: &'static str, io: &mut Io<'_>) -> Outcome {
-        let Self { file, name, progress, filled, .. } = self;
+    /// Lets the target run, and makes the file whole if all was copied.
+    fn finish(self, copied: Outcome<()>, format: &'static str, io: &mut Io<'_>) -> Outcome {
+        let Self { still, file, name, progress, filled, .. } = self;
+        let live = still.is_live();
+        let ended = still.end(io);
+        if let (Err(_), Err(problem)) = (&copied, &ended) {
+            io.alarm(problem);
+        }
+        copied?;
         let (to_stdout, written) = (file.is_stdout(), file.len());
         file.finish()?;
         drop(progress);
@@ -317,11 +338,12 @@ impl Dump {
             io.warn(format_args!("zeros stand for {} that could not be read", plural(filled, "byte")));
         }
         if io.json {
-            io.document(&Document { file: &name, format, size: written, filled, problems: [] })?;
+            io.document(&Document { file: &name, format, size: written, filled, live, problems: [] })?;
         } else if !to_stdout {
             io.line(format_args!("{}: {} ({}), {format}", escape(&name), plural(written, "byte"), size(written)))?;
         }
-        Ok(Status::Complete)
+        // The file is good, and yet not all is.
+        ended.map(|()| Status::Complete)
     }
 }
 

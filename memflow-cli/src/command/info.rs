@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use clap::Args;
 use memflow_core::{
-    memory::{Liveness, Metrics, MetricsSnapshot, OpCounts, VcpuRegisters},
+    memory::{Control, Liveness, Metrics, MetricsSnapshot, OpCounts, VcpuRegisters},
     os::{KernelInfo, Os},
 };
 use serde::Serialize;
 
+use super::control::word;
 use crate::{
     failure::{Outcome, Status},
     output::{Align, Hex, Io, Table, escape, plural, size},
@@ -23,8 +24,8 @@ use crate::{
 With --verbose, also every run of physical memory, the registers of each vCPU, and how the kernel was found, step by step. \
 A target in which no operating system is recognised is described all the same, with exit code 3.
 
-JSON: {\"target\": {name, format, notes, live, read_only, memory_size, runs: [{start, size}], vcpus: [{cr0, cr3, cr4, efer, \
-rip}]}, \"kernel\": {system, release, version, hostname, architecture, base, build_id, page_table_root, evidence} or null, \
+JSON: {\"target\": {name, format, notes, live, state, read_only, memory_size, runs: [{start, size}], vcpus: [{cr0, cr3, cr4, efer, \
+rip} or {ttbr0_el1, ttbr1_el1, tcr_el1, sctlr_el1, vbar_el1, pc}]}, \"kernel\": {system, release, version, hostname, architecture, base, build_id, page_table_root, evidence} or null, \
 \"metrics\": [{target, reads: {calls, operations, failed, bytes, seconds}, writes: as reads}], \"problems\": […]}.")]
 pub(crate) struct InfoArgs {
     #[command(flatten)]
@@ -45,6 +46,7 @@ struct TargetRecord {
     format: String,
     notes: Vec<String>,
     live: bool,
+    state: Option<&'static str>,
     read_only: bool,
     memory_size: u64,
     runs: Vec<RunRecord>,
@@ -57,13 +59,32 @@ struct RunRecord {
     size: u64,
 }
 
-#[derive(Serialize, Default)]
-struct VcpuRecord {
+#[derive(Serialize)]
+#[serde(untagged)]
+enum VcpuRecord {
+    X86(X86Record),
+    AArch64(AArch64Record),
+    /// Of a kind that this command does not know.
+    Other {},
+}
+
+#[derive(Serialize, Default, Clone, Copy)]
+struct X86Record {
     cr0: Option<Hex>,
     cr3: Option<Hex>,
     cr4: Option<Hex>,
     efer: Option<Hex>,
     rip: Option<Hex>,
+}
+
+#[derive(Serialize, Default, Clone, Copy)]
+struct AArch64Record {
+    ttbr0_el1: Option<Hex>,
+    ttbr1_el1: Option<Hex>,
+    tcr_el1: Option<Hex>,
+    sctlr_el1: Option<Hex>,
+    vbar_el1: Option<Hex>,
+    pc: Option<Hex>,
 }
 
 #[derive(Serialize)]
@@ -103,11 +124,26 @@ pub(crate) fn run(args: &InfoArgs, io: &mut Io<'_>) -> Outcome {
         Ok(os) => (Some(os), None),
         Err(failure) => (None, Some(failure)),
     };
+    let state = target
+        .memory()
+        .control()
+        .map(Control::run_state)
+        .transpose()
+        .map_err(|error| error.context("the target's state"));
+    let mut problems: Vec<String> = failure.iter().map(ToString::to_string).collect();
+    let (state, status) = match state {
+        Ok(state) => (state.map(word), Status::Complete),
+        Err(error) => {
+            io.warn(&error);
+            problems.push(error.to_string());
+            (None, Status::Incomplete)
+        }
+    };
     let document = Document {
-        target: target_record(&target),
+        target: target_record(&target, state),
         kernel: os.as_deref().map(kernel_record),
         metrics: target.metrics().into_iter().map(metrics_record).collect(),
-        problems: failure.iter().map(ToString::to_string).collect(),
+        problems,
     };
     if io.json {
         io.document(&document)?;
@@ -115,10 +151,10 @@ pub(crate) fn run(args: &InfoArgs, io: &mut Io<'_>) -> Outcome {
         let verbose = io.verbose();
         io.print(table(&document, verbose))?;
     }
-    failure.map_or(Ok(Status::Complete), Err)
+    failure.map_or(Ok(status), Err)
 }
 
-fn target_record(target: &Target) -> TargetRecord {
+fn target_record(target: &Target, state: Option<&'static str>) -> TargetRecord {
     let memory = target.memory();
     let metadata = memory.metadata();
     let runs = metadata.runs.runs().iter();
@@ -127,6 +163,7 @@ fn target_record(target: &Target) -> TargetRecord {
         format: target.format(),
         notes: target.notes(),
         live: metadata.liveness == Liveness::Live,
+        state,
         read_only: metadata.read_only,
         memory_size: metadata.runs.total_bytes(),
         runs: runs.map(|run| RunRecord { start: run.range.start().into(), size: run.range.len() }).collect(),
@@ -148,14 +185,53 @@ fn metrics_record((target, metrics): (String, Arc<Metrics>)) -> MetricsRecord {
 
 fn vcpu_record(vcpu: &VcpuRegisters) -> VcpuRecord {
     match vcpu {
-        VcpuRegisters::X86(registers) => VcpuRecord {
+        VcpuRegisters::X86(registers) => VcpuRecord::X86(X86Record {
             cr0: registers.cr0.map(Hex),
             cr3: registers.cr3.map(Hex),
             cr4: registers.cr4.map(Hex),
             efer: registers.efer.map(Hex),
             rip: registers.rip.map(Hex),
-        },
-        _ => VcpuRecord::default(),
+        }),
+        VcpuRegisters::AArch64(registers) => VcpuRecord::AArch64(AArch64Record {
+            ttbr0_el1: registers.ttbr0_el1.map(Hex),
+            ttbr1_el1: registers.ttbr1_el1.map(Hex),
+            tcr_el1: registers.tcr_el1.map(Hex),
+            sctlr_el1: registers.sctlr_el1.map(Hex),
+            vbar_el1: registers.vbar_el1.map(Hex),
+            pc: registers.pc.map(Hex),
+        }),
+        _ => VcpuRecord::Other {},
+    }
+}
+
+impl VcpuRecord {
+    /// True when the root of the kernel's page tables is known.
+    fn has_root(&self) -> bool {
+        match self {
+            Self::X86(registers) => registers.cr3.is_some(),
+            Self::AArch64(registers) => registers.ttbr1_el1.is_some(),
+            Self::Other {} => false,
+        }
+    }
+
+    /// The registers that are known, in a line.
+    fn line(&self) -> String {
+        let all: &[(&str, Option<Hex>)] = match *self {
+            Self::X86(X86Record { cr0, cr3, cr4, efer, rip }) => {
+                &[("cr0", cr0), ("cr3", cr3), ("cr4", cr4), ("efer", efer), ("rip", rip)]
+            }
+            Self::AArch64(AArch64Record { ttbr0_el1, ttbr1_el1, tcr_el1, sctlr_el1, vbar_el1, pc }) => &[
+                ("ttbr0", ttbr0_el1),
+                ("ttbr1", ttbr1_el1),
+                ("tcr", tcr_el1),
+                ("sctlr", sctlr_el1),
+                ("vbar", vbar_el1),
+                ("pc", pc),
+            ],
+            Self::Other {} => &[],
+        };
+        let known = all.iter().filter_map(|(name, value)| value.map(|Hex(value)| format!("{name} {value:#x}")));
+        known.collect::<Vec<_>>().join("  ")
     }
 }
 
@@ -203,7 +279,10 @@ fn table(document: &Document, verbose: bool) -> Table {
             row("", &format!("{start:#014x}-{last:#014x}  {}", size(run.size)));
         }
     }
-    let known = target.vcpus.iter().filter(|vcpu| vcpu.cr3.is_some()).count();
+    if let Some(state) = target.state {
+        row("state", state);
+    }
+    let known = target.vcpus.iter().filter(|vcpu| vcpu.has_root()).count();
     row(
         "vCPUs",
         &match (target.vcpus.len(), known) {
@@ -214,7 +293,7 @@ fn table(document: &Document, verbose: bool) -> Table {
     );
     if verbose {
         for vcpu in &target.vcpus {
-            row("", &registers(vcpu));
+            row("", &vcpu.line());
         }
     }
     if let Some(kernel) = kernel {
@@ -234,21 +313,15 @@ fn table(document: &Document, verbose: bool) -> Table {
     table
 }
 
-/// The registers that are known of a vCPU, in a line.
-fn registers(vcpu: &VcpuRecord) -> String {
-    let VcpuRecord { cr0, cr3, cr4, efer, rip } = *vcpu;
-    let all = [("cr0", cr0), ("cr3", cr3), ("cr4", cr4), ("efer", efer), ("rip", rip)];
-    let known = all.into_iter().filter_map(|(name, value)| value.map(|Hex(value)| format!("{name} {value:#x}")));
-    known.collect::<Vec<_>>().join("  ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn registers_that_are_not_known_are_left_out() {
-        let vcpu = VcpuRecord { cr3: Some(Hex(0x1000)), rip: Some(Hex(5)), ..VcpuRecord::default() };
-        assert_eq!(registers(&vcpu), "cr3 0x1000  rip 0x5");
+        let vcpu = X86Record { cr3: Some(Hex(0x1000)), rip: Some(Hex(5)), ..X86Record::default() };
+        assert_eq!(VcpuRecord::X86(vcpu).line(), "cr3 0x1000  rip 0x5");
+        let vcpu = AArch64Record { ttbr1_el1: Some(Hex(0x1000)), ..AArch64Record::default() };
+        assert_eq!(VcpuRecord::AArch64(vcpu).line(), "ttbr1 0x1000");
     }
 }

@@ -5,6 +5,7 @@
 
 mod address;
 mod cache;
+mod control;
 mod dmesg;
 mod dump;
 mod find;
@@ -21,12 +22,14 @@ mod shell;
 mod space;
 mod strings;
 mod symbols;
+mod targets;
 #[cfg(test)]
 mod testing;
 mod translate;
 
 pub(crate) use self::{
     cache::{CacheArgs, run as cache},
+    control::{ControlArgs, pause, resume},
     dmesg::{DmesgArgs, run as dmesg},
     dump::{DumpArgs, run as dump},
     find::{FindArgs, run as find},
@@ -39,5 +42,6 @@ pub(crate) use self::{
     shell::{CompletionsArgs, ManArgs, completions, man},
     strings::{StringsArgs, run as strings},
     symbols::{SymbolsArgs, run as symbols},
+    targets::{TargetsArgs, run as targets},
     translate::{TranslateArgs, run as translate},
 };

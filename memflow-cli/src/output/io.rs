@@ -121,6 +121,12 @@ impl<'a> Io<'a> {
         }
     }
 
+    /// Says something that must not be missed, also to those who want to hear errors only, while the command goes on or fails for
+    /// another reason.
+    pub(crate) fn alarm(&mut self, text: impl Display) {
+        self.message("error", text);
+    }
+
     /// Says why the command failed, and says it as a document too when results are JSON and there is none yet. A closed pipe is
     /// nothing to say.
     pub(crate) fn error(&mut self, failure: &Failure) -> Outcome<()> {

@@ -66,8 +66,10 @@ fn folder() {
 #[test]
 fn missing_file() {
     let folder = tempfile::tempdir().unwrap();
+    let error = run_in(folder.path(), ["ps", "./image"]).error(3);
+    assert_eq!(error, "opening ./image: No such file or directory (os error 2)");
     let error = run_in(folder.path(), ["ps", "image"]).error(3);
-    assert_eq!(error, "opening image: No such file or directory (os error 2)");
+    assert_eq!(error, "image: no such file, and no connector lists a target of that name (see `memflow targets`)");
 }
 
 #[test]

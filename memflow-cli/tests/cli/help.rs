@@ -17,6 +17,9 @@ fn help_of_every_command() {
         "strings",
         "dump",
         "translate",
+        "targets",
+        "pause",
+        "resume",
         "cache",
         "completions",
         "man",
@@ -36,4 +39,7 @@ fn completions_and_manual_pages_exist() {
     assert!(run("completions bash").complete().contains("--page-tables"));
     assert!(run("man").complete().contains(".TH"));
     assert!(run("man dump").complete().contains("fill"));
+    assert!(run("man targets").complete().contains("look for targets"));
+    let script = run("completions bash").complete();
+    assert!(["targets", "pause", "resume"].iter().all(|command| script.contains(&format!("memflow,{command})"))));
 }

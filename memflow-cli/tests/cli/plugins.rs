@@ -164,7 +164,7 @@ fn doctor_says_of_each_bad_file_why_it_is_not_taken() {
     put("text", b"not a library");
     put("empty", b"");
     put("cut", &good[..good.len() / 2]);
-    put("later", &changed(&good, "\0abi=1.1\0", "\0abi=2.0\0"));
+    put("later", &changed(&good, "\0abi=1.2\0", "\0abi=2.0\0"));
     put("elsewhere", &changed(&good, "\0target=x86_64-unknown-linux-gnu\0", "\0target=x86_64-unknown-linux-mus\0"));
     put("nameless", &changed(&good, "\0name=snapshot\0", "\0nome=snapshot\0"));
     put("symbol", &changed(&good, "\0entry=memflow_plugin_snapshot\0", "\0entry=memflow_plugin_snapshox\0"));

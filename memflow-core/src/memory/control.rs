@@ -188,6 +188,18 @@ mod tests {
     }
 
     #[test]
+    fn what_ran_runs_again_after_a_panic() {
+        let machine = machine(true, false);
+        let held = machine.clone();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _pause = Pause::new(held).unwrap();
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }));
+        assert!(panicked.is_err());
+        assert_eq!((machine.run_state().unwrap(), machine.resumed.load(Ordering::SeqCst)), (RunState::Running, 1));
+    }
+
+    #[test]
     fn what_stood_before_stands_after() {
         let machine = machine(false, false);
         Pause::new(machine.clone()).unwrap().end().unwrap();

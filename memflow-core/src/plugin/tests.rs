@@ -1,21 +1,22 @@
 use std::{
+    ffi::c_void,
     ops::ControlFlow,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
-use memflow_abi::{Grows, Memory, MemoryTable};
+use memflow_abi::{FailureSink, Grows, Memory, MemoryTable};
 use proptest::prelude::*;
 
 use super::{export, import};
 use crate::{
     address::{PhysAddr, PhysRange},
-    error::{ErrorKind, Reason, Result},
+    error::{Error, ErrorKind, Reason, Result},
     memory::{
-        BufferMemory, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, PhysicalMemoryExt, Run, RunMap,
-        SourceConfig, TargetFacts, VcpuRegisters, X86Registers,
+        AArch64Registers, BufferMemory, Control, Metadata, Outcome, Pause, PhysRead, PhysWrite, PhysicalMemory,
+        PhysicalMemoryExt, Run, RunMap, RunState, SourceConfig, TargetFacts, VcpuRegisters, X86Registers,
     },
     testkit::LockedMemory,
 };
@@ -53,6 +54,108 @@ fn what_a_target_says_of_itself_comes_across() {
     );
     assert_eq!(here.facts(), there.facts());
     assert_eq!(here.populated_runs(), there.populated_runs());
+}
+
+#[test]
+fn registers_of_arm_vcpus_come_across_as_facts() {
+    let registers =
+        AArch64Registers { ttbr1_el1: Some(0x4123_4000), pc: Some(u64::MAX), ..AArch64Registers::default() };
+    let facts = TargetFacts {
+        machine: Some(crate::memory::MachineKind::AArch64),
+        vcpus: vec![VcpuRegisters::AArch64(registers), VcpuRegisters::AArch64(AArch64Registers::default())],
+        ..TargetFacts::default()
+    };
+    let config = SourceConfig { name: "arm".into(), runs: RunMap::flat(16), facts };
+    let here = Arc::new(BufferMemory::new(config, vec![0; 16]).unwrap());
+    assert_eq!(here.facts(), across(across(here.clone())).facts());
+}
+
+/// Memory of a target that is stopped and let run by a switch, and that fails when it is asked to stop for the third time.
+struct Switched {
+    memory: Arc<BufferMemory>,
+    running: AtomicBool,
+    pauses: AtomicUsize,
+}
+
+impl PhysicalMemory for Switched {
+    fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
+        self.memory.read_batch(ops)
+    }
+
+    fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
+        self.memory.write_batch(ops)
+    }
+
+    fn metadata(&self) -> Metadata {
+        self.memory.metadata()
+    }
+
+    fn facts(&self) -> &TargetFacts {
+        self.memory.facts()
+    }
+
+    fn control(&self) -> Option<&dyn Control> {
+        Some(self)
+    }
+}
+
+impl Control for Switched {
+    fn run_state(&self) -> Result<RunState> {
+        Ok(if self.running.load(Ordering::SeqCst) { RunState::Running } else { RunState::Paused })
+    }
+
+    fn pause(&self) -> Result<()> {
+        match self.pauses.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => self.running.store(false, Ordering::SeqCst),
+            2 => return Err(Error::Unsupported { what: "stopping".into(), why: "enough".into() }),
+            _ => panic!("on purpose"),
+        }
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<()> {
+        self.running.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn registers(&self) -> Result<Vec<VcpuRegisters>> {
+        // Of both kinds, which no machine has: the order is that of the connector.
+        let x86 = X86Registers { rip: Some(self.pauses.load(Ordering::SeqCst) as u64), ..X86Registers::default() };
+        Ok(vec![VcpuRegisters::AArch64(AArch64Registers::default()), VcpuRegisters::X86(x86)])
+    }
+}
+
+#[test]
+fn control_comes_across() {
+    let here =
+        Arc::new(Switched { memory: buffer(0x2000), running: AtomicBool::new(true), pauses: AtomicUsize::new(0) });
+    let there = across(across(here.clone()));
+    let control = there.control().unwrap();
+    assert_eq!(control.run_state().unwrap(), RunState::Running);
+    control.pause().unwrap();
+    assert_eq!((control.run_state().unwrap(), here.run_state().unwrap()), (RunState::Paused, RunState::Paused));
+    assert_eq!(control.registers().unwrap(), here.registers().unwrap());
+    control.resume().unwrap();
+    assert_eq!(control.run_state().unwrap(), RunState::Running);
+
+    let pause = Pause::new(there.clone()).unwrap();
+    assert_eq!(here.run_state().unwrap(), RunState::Paused);
+    drop(pause);
+    assert_eq!(here.run_state().unwrap(), RunState::Running);
+
+    let refused = Pause::new(there.clone()).unwrap_err();
+    assert_eq!(
+        (refused.kind(), refused.to_string()),
+        (ErrorKind::Unsupported, "stopping is not supported: enough".to_owned())
+    );
+    let panicked = Pause::new(there).unwrap_err();
+    assert_eq!(panicked.kind(), ErrorKind::Panic);
+    assert_eq!(here.run_state().unwrap(), RunState::Running);
+}
+
+#[test]
+fn memory_without_control_has_none_on_the_other_side() {
+    assert!(across(buffer(0x2000)).control().is_none());
 }
 
 #[test]
@@ -170,6 +273,10 @@ fn panic_behind_the_boundary_is_told_by_each_operation() {
     );
 }
 
+unsafe extern "C" fn says_nothing(_: *mut c_void, _: FailureSink) -> i32 {
+    0
+}
+
 #[test]
 fn tables_that_cannot_be_used_are_errors_that_say_why() {
     let refused = |change: fn(&mut MemoryTable)| {
@@ -185,6 +292,8 @@ fn tables_that_cannot_be_used_are_errors_that_say_why() {
     };
     assert!(refused(|table| table.read = None).contains("function `read` is missing"));
     assert!(refused(|table| table.info = None).contains("function `info` is missing"));
+    let half = |table: &mut MemoryTable| table.pause = Some(says_nothing);
+    assert!(refused(half).contains("function `run_state` is missing"));
     assert!(refused(|table| table.header.size = 4).contains("table of its memory cannot be used"));
     assert!(refused(|table| table.header.major += 1).contains("table of its memory cannot be used"));
 }

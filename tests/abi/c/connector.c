@@ -8,6 +8,14 @@
 
 #include "memflow_plugin.h"
 
+/* What the header has, whatever version the plugin then says it is of. */
+#if MEMFLOW_MINOR >= 1
+#define HAS_POPULATED_RUNS
+#endif
+#if MEMFLOW_MINOR >= 2
+#define HAS_CONTROL
+#endif
+
 #if defined(ABI)
 #undef MEMFLOW_ABI_TEXT
 #define MEMFLOW_ABI_TEXT ABI
@@ -32,6 +40,7 @@ static void never(void) {
 #define MACHINE UINT32_C(99)
 #define HOLE UINT32_C(55)
 #define NO_SUCH_TARGET UINT32_C(999)
+#define RUN_STATE UINT32_C(88)
 #else
 #define APPENDED
 #define APPENDED_VALUES
@@ -39,6 +48,7 @@ static void never(void) {
 #define MACHINE MEMFLOW_MACHINE_X86_64
 #define HOLE MEMFLOW_STATUS_NOT_IN_IMAGE
 #define NO_SUCH_TARGET MEMFLOW_FAILURE_NOT_FOUND
+#define RUN_STATE (paused ? MEMFLOW_RUN_STATE_PAUSED : MEMFLOW_RUN_STATE_RUNNING)
 #endif
 
 #if defined(MARKER)
@@ -144,11 +154,63 @@ static const memflow_MemoryInfo *info(void *context) {
 
 static const memflow_Facts *facts(void *context) {
     static const struct Facts this_one = {
-        { { sizeof this_one, MEMFLOW_MAJOR, MEMFLOW_MINOR }, MACHINE, 0, NULL, 0, { NULL, 0 } } APPENDED_VALUES
+        { .header = { sizeof this_one, MEMFLOW_MAJOR, MEMFLOW_MINOR }, .machine = MACHINE } APPENDED_VALUES
     };
     (void)context;
     return &this_one.known;
 }
+
+#if defined(HAS_POPULATED_RUNS)
+/* As if the second run were all zeros: whoever asks can tell that the answer came from here. */
+static void populated_runs(void *context, memflow_RunSink sink) {
+    (void)context;
+    sink.run(sink.context, runs[0]);
+}
+#endif
+
+#if defined(HAS_CONTROL)
+static int paused;
+
+static int32_t run_state(void *context, uint32_t *state, memflow_FailureSink failure) {
+    (void)context;
+    (void)failure;
+    (void)paused;
+    *state = RUN_STATE;
+    return 0;
+}
+
+static int32_t pause_target(void *context, memflow_FailureSink failure) {
+    (void)context;
+    (void)failure;
+    paused = 1;
+    return 0;
+}
+
+static int32_t resume_target(void *context, memflow_FailureSink failure) {
+    (void)context;
+    (void)failure;
+    paused = 0;
+    return 0;
+}
+
+static int32_t registers(void *context, memflow_RecordSink sink, memflow_FailureSink failure) {
+    const memflow_Header header = MEMFLOW_HEADER(memflow_VcpuRecord);
+    memflow_VcpuRecord record;
+    memflow_AArch64Vcpu arm;
+    (void)context;
+    (void)failure;
+    memset(&record, 0, sizeof record);
+    memset(&arm, 0, sizeof arm);
+    arm.known = MEMFLOW_AARCH64_REGISTER_TTBR1_EL1;
+    arm.ttbr1_el1 = 0x1000;
+    record.header = header;
+#if !defined(LATER)
+    record.aarch64 = &arm;
+#endif
+    sink.item(sink.context, &record.header);
+    return 0;
+}
+#endif
 
 static const struct Table table = {
     {
@@ -158,6 +220,15 @@ static const struct Table table = {
         .read = read_batch,
         .info = info,
         .facts = facts,
+#if defined(HAS_POPULATED_RUNS)
+        .populated_runs = populated_runs,
+#endif
+#if defined(HAS_CONTROL)
+        .run_state = run_state,
+        .pause = pause_target,
+        .resume = resume_target,
+        .registers = registers,
+#endif
     } APPENDED_VALUES
 };
 

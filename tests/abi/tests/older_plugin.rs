@@ -14,7 +14,7 @@ use memflow_abi_tests::{altered_rust_plugin, connector, current, frozen, rust_pl
 use memflow_core::{
     address::PhysAddr,
     error::{ErrorKind, Reason},
-    memory::{Liveness, MachineKind, Outcome, PhysRead, PhysWrite},
+    memory::{Liveness, MachineKind, Outcome, Pause, PhysRead, PhysWrite, RunState, VcpuRegisters},
     plugin::{ABI, ConnectOptions, Inventory, Layered, descriptor::PluginKind},
 };
 
@@ -78,7 +78,19 @@ fn works(file: &Path, name: &str, version: &str) {
     assert_eq!((memory.facts().machine, memory.facts().vcpus.len()), (Some(MachineKind::X86_64), 0));
     assert!(memory.direct_map().is_none());
     // Appended in 1.1: without it, every run may hold something.
-    assert_eq!(memory.populated_runs(), metadata.runs);
+    let minor = plugin.descriptor().abi.minor;
+    assert_eq!(memory.populated_runs().runs().len(), if minor < 1 { 2 } else { 1 });
+    // Appended in 1.2: without it, nobody can stop the target.
+    assert_eq!(memory.control().is_some(), minor >= 2);
+    if let Some(control) = memory.control() {
+        assert_eq!(control.run_state().unwrap(), RunState::Running);
+        let pause = Pause::new(memory.clone()).unwrap();
+        assert_eq!(control.run_state().unwrap(), RunState::Paused);
+        pause.end().unwrap();
+        assert_eq!(control.run_state().unwrap(), RunState::Running);
+        let [VcpuRegisters::AArch64(registers)] = control.registers().unwrap()[..] else { panic!("one vCPU") };
+        assert_eq!((registers.ttbr1_el1, registers.ttbr0_el1), (Some(0x1000), None));
+    }
 
     let mut buffers = [vec![0; 16], vec![0; 16], vec![0; 0x800], vec![0; 1]];
     let [first, across, whole, outside] = &mut buffers;

@@ -38,7 +38,12 @@ fn later_minor_version_loads_and_what_it_appends_is_left_aside() {
     let metadata = memory.metadata();
     // Numbers that this version does not know: the careful choice, or none.
     assert_eq!((metadata.liveness, memory.facts().machine), (Liveness::Live, None));
-    assert_eq!(memory.populated_runs(), metadata.runs);
+    assert_eq!(memory.populated_runs().runs(), &metadata.runs.runs()[..1]);
+    let control = memory.control().unwrap();
+    let unknown = control.run_state().unwrap_err().to_string();
+    assert!(unknown.contains("state 88 of its target is neither 1 (running) nor 2 (paused)"), "{unknown}");
+    let unknown = control.registers().unwrap_err().to_string();
+    assert!(unknown.contains("of no kind that this build knows"), "{unknown}");
     let mut buffers = [[0; 16]; 2];
     let [good, bad] = &mut buffers;
     let mut ops = [PhysRead::new(PhysAddr::new(0x1000), good), PhysRead::new(PhysAddr::new(0x87f8), bad)];

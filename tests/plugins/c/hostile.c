@@ -1,6 +1,7 @@
 /*
  * A connector and an OS layer that break the rules of the plugin interface: argument `how` says which. Compiled by tests/hostile.rs.
  */
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,7 +116,59 @@ static void memory_populated(void *context, memflow_RunSink sink) {
     sink.run(sink.context, run);
 }
 
+static int32_t memory_run_state(void *context, uint32_t *state, memflow_FailureSink failure) {
+    (void)context;
+    (void)failure;
+    if (is("state_unknown")) {
+        *state = 3;
+    } else if (!is("state_unset")) {
+        *state = MEMFLOW_RUN_STATE_RUNNING;
+    }
+    return is("state_status") ? 5 : 0;
+}
+
+static int32_t memory_change(void *context, memflow_FailureSink failure) {
+    (void)context;
+    if (is("change_nothing")) {
+        failure.set(failure.context, NULL);
+    }
+    return is("change_silently") || is("change_nothing") ? -1 : 0;
+}
+
 #define SET_HEADER(structure, type) do { const memflow_Header header = MEMFLOW_HEADER(type); (structure).header = header; } while (0)
+
+static int32_t memory_registers(void *context, memflow_RecordSink sink, memflow_FailureSink failure) {
+    (void)context;
+    (void)failure;
+    memflow_VcpuRecord record;
+    memflow_X86Vcpu x86;
+    memset(&record, 0, sizeof record);
+    memset(&x86, 0xff, sizeof x86);
+    SET_HEADER(record, memflow_VcpuRecord);
+    record.x86 = &x86;
+    if (is("vcpu_null")) {
+        sink.item(sink.context, NULL);
+    } else if (is("vcpu_of_no_kind")) {
+        record.x86 = NULL;
+        sink.item(sink.context, &record.header);
+    } else if (is("vcpu_misaligned")) {
+        record.x86 = (const memflow_X86Vcpu *)(const void *)((const char *)&x86 + 1);
+        sink.item(sink.context, &record.header);
+    } else if (is("vcpu_short")) {
+        record.header.size = sizeof record.header;
+        sink.item(sink.context, &record.header);
+    } else if (is("vcpus_endless")) {
+        while (sink.item(sink.context, &record.header) == 0) {
+        }
+        /* Deaf to the request to stop. */
+        for (int i = 0; i < 1000; i++) {
+            sink.item(sink.context, &record.header);
+        }
+    } else {
+        sink.item(sink.context, &record.header);
+    }
+    return 0;
+}
 
 static void prepare(void) {
     memset(&info, 0, sizeof info);
@@ -142,6 +195,9 @@ static void prepare(void) {
     memory_table.facts = memory_facts;
     memory_table.direct_map = memory_map;
     memory_table.populated_runs = memory_populated;
+    memory_table.run_state = memory_run_state;
+    memory_table.pause = memory_table.resume = memory_change;
+    memory_table.registers = memory_registers;
     runs[1].start = is("runs_overlap") ? 0x4000 : 0x8000;
     runs[1].len = is("runs_leave") ? UINT64_MAX : 0x8000;
     if (is("table_size_0")) {
@@ -175,6 +231,21 @@ static void prepare(void) {
     } else if (is("vcpus_many")) {
         facts.x86_vcpus = (const memflow_X86Vcpu *)(const void *)runs;
         facts.x86_vcpu_count = TOO_MANY;
+    } else if (is("arm_vcpus_many")) {
+        facts.aarch64_vcpus = (const memflow_AArch64Vcpu *)(const void *)runs;
+        facts.aarch64_vcpu_count = TOO_MANY;
+    } else if (is("arm_vcpus_null")) {
+        facts.aarch64_vcpu_count = 1;
+    } else if (is("control_without_pause")) {
+        memory_table.pause = NULL;
+    } else if (is("control_without_state")) {
+        memory_table.run_state = NULL;
+    } else if (is("control_cut")) {
+        memory_table.header.size = offsetof(memflow_MemoryTable, resume);
+    } else if (is("control_absent")) {
+        memory_table.header.size = offsetof(memflow_MemoryTable, run_state);
+    } else if (is("registers_absent")) {
+        memory_table.registers = NULL;
     } else if (is("vmcoreinfo_huge")) {
         facts.vmcoreinfo = huge_text;
     } else if (is("map_many")) {

@@ -6,6 +6,8 @@ use std::{
     io,
     panic::{self, panic_any},
     sync::Once,
+    thread,
+    time::Duration,
 };
 
 use memflow_core::{
@@ -36,6 +38,8 @@ enum What {
     Fewer,
     /// An error, with operations that say that they were done.
     Contradiction,
+    /// Nothing, for longer than anybody waits.
+    Hang,
 }
 
 /// Panics when it is dropped.
@@ -58,6 +62,7 @@ impl Fault {
             "error" => What::Error(args.text("kind")?.unwrap_or_default().to_owned()),
             "fewer" => What::Fewer,
             "contradiction" => What::Contradiction,
+            "hang" => What::Hang,
             _ => What::Nothing,
         };
         Ok(Self { at: args.text("at")?.unwrap_or_default().to_owned(), what })
@@ -78,8 +83,17 @@ impl Fault {
             What::Payload => panic_any(42),
             What::Bomb => panic_any(Bomb),
             What::Error(kind) => Err(error(kind)),
+            What::Hang => {
+                thread::sleep(Duration::from_secs(600));
+                Ok(())
+            }
             What::Nothing | What::Fewer | What::Contradiction => Ok(()),
         }
+    }
+
+    /// True when this is the place, and nothing comes back from it.
+    pub(crate) fn hangs(&self, at: &str) -> bool {
+        self.at == at && self.what == What::Hang
     }
 
     /// Where there is no place for an error.
@@ -100,7 +114,7 @@ impl Fault {
 }
 
 /// An error of the kind with that name.
-fn error(kind: &str) -> Error {
+pub(crate) fn error(kind: &str) -> Error {
     let address = PhysAddr::new(0x10);
     let range = |start| PhysRange::new(PhysAddr::new(start), 0x20);
     match kind {

@@ -7,7 +7,7 @@ mod fault;
 mod machine;
 mod system;
 
-use std::sync::Mutex;
+use std::{env, sync::Mutex};
 
 use memflow_core::{
     Result,
@@ -26,9 +26,14 @@ static TARGETS: Mutex<Option<Fault>> = Mutex::new(None);
     accepts(content, os),
     targets = targets,
     args(
-        fault: choice(none | panic | payload | bomb | error | fewer | contradiction) = "none" => "what happens",
+        fault: choice(none | panic | payload | bomb | error | fewer | contradiction | hang) = "none" => "what happens",
         at: text = "" => "in which function",
         kind: text = "" => "the kind of an error",
+        from: size = "0" => "of reads, only those that reach beyond this address",
+        size: size = "64KiB" => "how much memory there is",
+        state: choice(running | paused) = "running" => "whether the machine runs at first",
+        control: flag => "whether it can be paused; it can unless this is no",
+        events: path => "a file to which what is asked of the machine is appended, a line each",
     ),
 )]
 fn open(request: &ConnectorRequest<'_>) -> Result<Connection> {
@@ -39,7 +44,7 @@ fn open(request: &ConnectorRequest<'_>) -> Result<Connection> {
         *targets = Some(fault.clone());
     }
     fault.trip("open_connector")?;
-    Ok(Connection::from(Machine::new(fault)))
+    Ok(Connection::from(Machine::new(fault, request.args)?))
 }
 
 fn targets() -> Result<Vec<TargetInfo>> {
@@ -47,7 +52,21 @@ fn targets() -> Result<Vec<TargetInfo>> {
     if let Some(fault) = fault {
         fault.trip("targets")?;
     }
-    Ok(vec![TargetInfo::new("any", "all are the same")])
+    // A process of its own can only be told by its environment.
+    if let Ok(kind) = env::var("FAULTY_TARGETS") {
+        return Err(fault::error(&kind));
+    }
+    Ok(vec![TargetInfo::new("any", "all are the same"), TargetInfo::new("two words", "\u{1b}[31mwith a colour")])
+}
+
+/// Another connector for a machine of the same name.
+#[memflow_derive::connector(name = "twin", type = TwinConnector, targets = twins)]
+fn open_twin(request: &ConnectorRequest<'_>) -> Result<Connection> {
+    open(request)
+}
+
+fn twins() -> Result<Vec<TargetInfo>> {
+    Ok(vec![TargetInfo::new("any", "the twin"), TargetInfo::new("sister", "only here")])
 }
 
 /// A system of one process that misbehaves on demand.

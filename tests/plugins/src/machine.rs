@@ -1,20 +1,29 @@
-//! A machine of 64 KiB: page tables whose entries are not present, and bytes that tell their address.
+//! A machine of 64 KiB or more: page tables whose entries are not present, and bytes that tell their address.
 //!
-//! Must not know: operating systems.
+//! It can be paused, and notes what is asked of it. Must not know: operating systems.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use memflow_core::{
     Error, Reason, Result,
     memory::{
-        DirectMap, Liveness, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts, finish_reads,
-        finish_writes,
+        AArch64Registers, Control, DirectMap, Liveness, MachineKind, Metadata, Outcome, PhysRead, PhysWrite,
+        PhysicalMemory, RunMap, RunState, TargetFacts, VcpuRegisters, finish_reads, finish_writes,
     },
+    plugin::args::Args,
 };
 
 use crate::fault::{Fault, done};
 
-/// Number of bytes.
+/// Number of bytes unless another is asked for.
 const SIZE: u64 = 0x1_0000;
 /// Where the table lies whose entries are not present and not zero: only the operating system knows what they mean.
 pub(crate) const ROOT: u64 = 0x1000;
@@ -28,23 +37,83 @@ pub(crate) struct Machine {
     bytes: Mutex<Vec<u8>>,
     facts: TargetFacts,
     runs: Arc<RunMap>,
+    size: u64,
+    /// Reads that do not reach beyond this go well.
+    from: u64,
+    controlled: bool,
+    running: AtomicBool,
+    events: Option<PathBuf>,
 }
 
 impl Machine {
-    pub(crate) fn new(fault: Fault) -> Self {
+    pub(crate) fn new(fault: Fault, args: &Args) -> Result<Self> {
         let byte = |at: u64| if (ROOT..ROOT_END).contains(&at) { ENTRY } else { (at / 16) as u8 };
-        let bytes = Mutex::new((0..SIZE).map(byte).collect());
-        Self { fault, bytes, facts: TargetFacts::default(), runs: Arc::new(RunMap::flat(SIZE)) }
+        let size = args.size("size")?.unwrap_or(SIZE);
+        let mut facts = TargetFacts::default();
+        facts.machine = Some(MachineKind::AArch64);
+        facts.vcpus = vec![registers()];
+        Ok(Self {
+            fault,
+            bytes: Mutex::new((0..size).map(byte).collect()),
+            facts,
+            runs: Arc::new(RunMap::flat(size)),
+            size,
+            from: args.size("from")?.unwrap_or(0),
+            controlled: args.flag("control")?.unwrap_or(true),
+            running: AtomicBool::new(args.text("state")? != Some("paused")),
+            events: args.path("events")?,
+        })
     }
 
     /// What becomes of an operation of `len` bytes at `at`, and where its bytes are.
-    fn place(at: u64, len: usize) -> std::result::Result<std::ops::Range<usize>, Outcome> {
+    fn place(&self, at: u64, len: usize) -> std::result::Result<std::ops::Range<usize>, Outcome> {
         let end = at.saturating_add(len as u64);
-        if end > SIZE {
-            let phys = memflow_core::PhysAddr::new(at.max(SIZE));
-            return Err(Outcome::Failed { offset: SIZE.saturating_sub(at), reason: Reason::NotInImage { phys } });
+        if end > self.size {
+            let phys = memflow_core::PhysAddr::new(at.max(self.size));
+            return Err(Outcome::Failed { offset: self.size.saturating_sub(at), reason: Reason::NotInImage { phys } });
         }
         Ok(at as usize..end as usize)
+    }
+
+    /// Appends a line to the file of events.
+    fn note(&self, what: &str) -> Result<()> {
+        let Some(path) = &self.events else { return Ok(()) };
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| writeln!(file, "{what}")).map_err(|error| Error::io(path.display().to_string(), error))
+    }
+}
+
+/// Those of the only vCPU.
+fn registers() -> VcpuRegisters {
+    let mut registers = AArch64Registers::default();
+    registers.ttbr1_el1 = Some(ROOT);
+    registers.pc = Some(0xffff_8000_0000_0010);
+    VcpuRegisters::AArch64(registers)
+}
+
+impl Control for Machine {
+    fn run_state(&self) -> Result<RunState> {
+        self.fault.trip("memory.run_state")?;
+        Ok(if self.running.load(Ordering::SeqCst) { RunState::Running } else { RunState::Paused })
+    }
+
+    fn pause(&self) -> Result<()> {
+        self.fault.trip("memory.pause")?;
+        self.note("pause")?;
+        self.running.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<()> {
+        self.fault.trip("memory.resume")?;
+        self.note("resume")?;
+        self.running.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn registers(&self) -> Result<Vec<VcpuRegisters>> {
+        self.fault.trip("memory.registers")?;
+        Ok(vec![registers()])
     }
 }
 
@@ -53,7 +122,7 @@ impl PhysicalMemory for Machine {
         let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.fault.carried_out("memory.read", ops.len());
         for op in ops.iter_mut().take(count) {
-            op.outcome = match Self::place(op.addr.as_u64(), op.buf.len()) {
+            op.outcome = match self.place(op.addr.as_u64(), op.buf.len()) {
                 Ok(place) => {
                     op.buf.copy_from_slice(&bytes[place]);
                     Outcome::Done
@@ -66,7 +135,12 @@ impl PhysicalMemory for Machine {
             done(ops.iter_mut().map(|op| &mut op.outcome));
             return Err(Error::Cancelled);
         }
-        self.fault.trip("memory.read")?;
+        if ops.iter().any(|op| op.addr.as_u64().saturating_add(op.buf.len() as u64) > self.from) {
+            if self.fault.hangs("memory.read") {
+                self.note("read")?;
+            }
+            self.fault.trip("memory.read")?;
+        }
         finish_reads("faulty", ops)
     }
 
@@ -79,7 +153,7 @@ impl PhysicalMemory for Machine {
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.fault.carried_out("memory.write", ops.len());
         for op in ops.iter_mut().take(count) {
-            op.outcome = match Self::place(op.addr.as_u64(), op.buf.len()) {
+            op.outcome = match self.place(op.addr.as_u64(), op.buf.len()) {
                 Ok(place) => {
                     bytes[place].copy_from_slice(op.buf);
                     Outcome::Done
@@ -114,6 +188,10 @@ impl PhysicalMemory for Machine {
     fn facts(&self) -> &TargetFacts {
         self.fault.trip_or_not("memory.facts");
         &self.facts
+    }
+
+    fn control(&self) -> Option<&dyn Control> {
+        self.controlled.then_some(self)
     }
 }
 

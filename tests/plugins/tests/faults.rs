@@ -14,7 +14,7 @@ use memflow_abi::STRUCTURES;
 use memflow_core::{
     Error, MemoryView, PhysAddr, PhysicalMemory, Reason, Result, VirtAddr,
     error::ErrorKind,
-    memory::{PhysRead, PhysWrite, PhysicalMemoryExt, ViewRead, ViewWrite},
+    memory::{Control, PhysRead, PhysWrite, PhysicalMemoryExt, ViewRead, ViewWrite},
     os::{Os, Process},
     plugin::{ConnectOptions, Inventory, descriptor::PluginKind},
 };
@@ -55,7 +55,7 @@ fn targets(args: &str) -> Result<()> {
     let plugin = inventory().find(PluginKind::Connector, "faulty", None)?;
     let listed = plugin.targets();
     memory("fault=none,at=targets")?;
-    assert_eq!(listed?.unwrap().len(), 1);
+    assert_eq!(listed?.unwrap().len(), 2);
     Ok(())
 }
 
@@ -109,6 +109,10 @@ fn populated_runs(args: &str) -> Result<()> {
     Ok(())
 }
 
+fn controlled(args: &str, ask: fn(&dyn Control) -> Result<()>) -> Result<()> {
+    ask(memory(args)?.control().unwrap())
+}
+
 /// How a function can fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
@@ -141,6 +145,10 @@ const CASES: &[Case] = &[
     ("MemoryTable", "facts", Way::AskedAtOpen, |args| memory(args).map(drop)),
     ("MemoryTable", "direct_map", Way::AskedAtOpen, |args| memory(args).map(drop)),
     ("MemoryTable", "populated_runs", Way::Absorbed, populated_runs),
+    ("MemoryTable", "run_state", Way::Fallible, |args| controlled(args, |control| control.run_state().map(drop))),
+    ("MemoryTable", "pause", Way::Fallible, |args| controlled(args, |control| control.pause())),
+    ("MemoryTable", "resume", Way::Fallible, |args| controlled(args, |control| control.resume())),
+    ("MemoryTable", "registers", Way::Fallible, |args| controlled(args, |control| control.registers().map(drop))),
     ("SoftFaultsTable", "clone", Way::NoCode, resolve),
     ("SoftFaultsTable", "drop", Way::Absorbed, resolve),
     ("SoftFaultsTable", "resolve", Way::Batch, resolve),

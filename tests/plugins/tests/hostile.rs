@@ -13,7 +13,7 @@ use std::{
 use memflow_core::{
     Error, MemoryView, PhysAddr, PhysicalMemory, Reason, Result, VirtAddr,
     error::{ErrorKind, StopCause},
-    memory::{Outcome, PhysRead, PhysicalMemoryExt, ViewRead},
+    memory::{Outcome, Pause, PhysRead, PhysicalMemoryExt, RunState, ViewRead},
     os::{Os, ProcessInfo},
     plugin::{ConnectOptions, Connection, Inventory, TargetInfo, descriptor::PluginKind},
 };
@@ -84,6 +84,11 @@ fn tables_and_records_that_cannot_be_are_refused() {
         ("runs_overlap", "overlap"),
         ("runs_leave", "leaves the address space"),
         ("vcpus_many", "registers of its vCPUs: 9223372036854775808 at address"),
+        ("arm_vcpus_many", "registers of its vCPUs: 9223372036854775808 at address"),
+        ("arm_vcpus_null", "registers of its vCPUs: 1 at address 0x0, where no such list can be"),
+        ("control_without_pause", "function `pause` is missing"),
+        ("control_without_state", "function `run_state` is missing"),
+        ("control_cut", "function `resume` is missing"),
         ("vmcoreinfo_huge", "bytes of its VMCOREINFO: 4611686018427387904 at address"),
         ("map_many", "regions of its direct map: 9223372036854775808 at address"),
         ("map_null", "cannot lie where it says"),
@@ -159,6 +164,38 @@ fn populated_runs_that_cannot_be_hide_nothing() {
         let memory = memory(how).unwrap();
         assert_eq!(memory.populated_runs(), memory.metadata().runs, "{how}");
     }
+}
+
+#[test]
+fn states_that_cannot_be_are_never_taken_for_running_or_paused() {
+    let _turn = turn();
+    let state = |how| memory(how).unwrap().control().unwrap().run_state();
+    assert_eq!(state("well").unwrap(), RunState::Running);
+    refused("state_unknown", state("state_unknown"), "state 3 of its target is neither 1 (running) nor 2 (paused)");
+    refused("state_unset", state("state_unset"), "state 0 of its target is neither");
+    refused("state_status", state("state_status"), "failed with status 5 and did not say why");
+    assert!(memory("control_absent").unwrap().control().is_none());
+    for how in ["change_silently", "change_nothing"] {
+        let memory = memory(how).unwrap();
+        refused(how, memory.control().unwrap().pause(), "failed with s");
+        refused(how, memory.control().unwrap().resume(), "failed with s");
+        refused(how, Pause::new(memory), "failed with s");
+    }
+}
+
+#[test]
+fn registers_that_cannot_be_are_errors() {
+    let _turn = turn();
+    let registers = |how| memory(how).unwrap().control().unwrap().registers();
+    assert_eq!(registers("well").unwrap().len(), 1);
+    refused("vcpu_null", registers("vcpu_null"), "something that is no record is in a list");
+    refused("vcpu_of_no_kind", registers("vcpu_of_no_kind"), "of no kind that this build knows");
+    refused("vcpu_misaligned", registers("vcpu_misaligned"), "of no kind that this build knows");
+    refused("vcpu_short", registers("vcpu_short"), "of no kind that this build knows");
+    refused("vcpus_endless", registers("vcpus_endless"), "a list goes on past 65536 entries");
+    let absent = registers("registers_absent").unwrap_err();
+    assert_eq!(absent.kind(), ErrorKind::Unsupported);
+    assert!(absent.to_string().contains("plugin hostile 0.1.0 does not tell them"), "{absent}");
 }
 
 #[test]

@@ -29,6 +29,7 @@ use super::super::{
     Control, DirectMap, Lookaside, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts,
     Validity, finish_reads,
 };
+use super::control::Keeps;
 use crate::{
     address::{GIB, MIB, PageSize, PhysRange},
     error::{Error, Result},
@@ -76,7 +77,8 @@ pub struct CacheStats {
 /// * When a fetch fails, the bytes that were asked for are asked for by themselves in one more call: outcomes are those of the
 ///   memory below, and nothing of the failure is kept.
 /// * Writes go through, and forget the pages that they touch, whatever becomes of them. Writes by others show when a page's
-///   [validity](CacheConfig::validity) ends or after [`flush`](Self::flush).
+///   [validity](CacheConfig::validity) ends or after [`flush`](Self::flush), and so does what the target itself writes. A target
+///   that is paused through the cache, or found paused, shows no page from before.
 ///
 /// With a direct map below there is nothing to gain: the map is handed through and the cache stays [idle](Self::is_idle).
 ///
@@ -308,6 +310,16 @@ impl CacheLayer {
     }
 }
 
+impl Keeps for CacheLayer {
+    fn below(&self) -> &dyn PhysicalMemory {
+        &*self.below
+    }
+
+    fn forget_all(&self) {
+        self.flush();
+    }
+}
+
 impl PhysicalMemory for CacheLayer {
     fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
         if self.idle {
@@ -353,7 +365,7 @@ impl PhysicalMemory for CacheLayer {
     }
 
     fn control(&self) -> Option<&dyn Control> {
-        self.below.control()
+        self.control_below()
     }
 }
 

@@ -6,8 +6,9 @@
 use std::{fmt, sync::Arc};
 
 use super::super::{
-    DirectMap, Lookaside, LookasideConfig, Metadata, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts,
+    Control, DirectMap, Lookaside, LookasideConfig, Metadata, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts,
 };
+use super::control::Keeps;
 use crate::error::Result;
 
 /// Gives a memory a [`Lookaside`], so that what page tables said once is not asked for again: for memory that is slow to call.
@@ -82,6 +83,16 @@ impl LookasideLayer {
     }
 }
 
+impl Keeps for LookasideLayer {
+    fn below(&self) -> &dyn PhysicalMemory {
+        &*self.below
+    }
+
+    fn forget_all(&self) {
+        self.lookaside.flush();
+    }
+}
+
 impl PhysicalMemory for LookasideLayer {
     fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
         self.below.read_batch(ops)
@@ -111,5 +122,9 @@ impl PhysicalMemory for LookasideLayer {
 
     fn facts(&self) -> &TargetFacts {
         self.below.facts()
+    }
+
+    fn control(&self) -> Option<&dyn Control> {
+        self.control_below()
     }
 }

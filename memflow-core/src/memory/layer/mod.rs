@@ -13,6 +13,7 @@
 //! All take `Arc<dyn PhysicalMemory>` and are one, so they stack in any order, and a plugin's memory takes them like any other.
 
 mod cache;
+mod control;
 mod delay;
 mod lookaside;
 mod metrics;

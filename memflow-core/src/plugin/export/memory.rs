@@ -8,19 +8,31 @@ use std::{
 };
 
 use memflow_abi::{
-    DirectMap as DirectMapWire, DirectRegion, Facts, Grows, Memory, MemoryInfo, MemoryTable, ReadOp, Run, RunSink,
-    Text, WriteOp, X86Vcpu, liveness, machine, x86_register,
+    AArch64Vcpu, DirectMap as DirectMapWire, DirectRegion, Facts, Grows, Memory, MemoryInfo, MemoryTable, ReadOp, Run,
+    RunSink, Text, WriteOp, X86Vcpu, liveness, machine,
 };
 use smallvec::SmallVec;
 
-use super::{guard, shared};
+use super::{control, guard, shared};
 use crate::{
     error::{Reason, Result},
     memory::{Liveness, MachineKind, Metadata, Outcome, PhysicalMemory, RunMap, TargetFacts, VcpuRegisters},
-    plugin::wire::{outcome, raw},
+    plugin::wire::{outcome, raw, registers},
 };
 
-static TABLE: MemoryTable = {
+static TABLE: MemoryTable = table();
+
+/// Of memory whose target can be controlled.
+static CONTROLLED: MemoryTable = {
+    let mut table = table();
+    table.run_state = Some(control::run_state);
+    table.pause = Some(control::pause);
+    table.resume = Some(control::resume);
+    table.registers = Some(control::registers);
+    table
+};
+
+const fn table() -> MemoryTable {
     let mut table = MemoryTable::empty();
     table.clone = Some(shared::clone::<Exported>);
     table.drop = Some(shared::drop_handle::<Exported>);
@@ -31,15 +43,16 @@ static TABLE: MemoryTable = {
     table.direct_map = Some(direct_map);
     table.populated_runs = Some(populated_runs);
     table
-};
+}
 
 /// Memory with what is handed out of it by pointer. A handle's context is an `Arc` of this.
-struct Exported {
-    memory: Arc<dyn PhysicalMemory>,
+pub(super) struct Exported {
+    pub(super) memory: Arc<dyn PhysicalMemory>,
     metadata: Metadata,
     runs: Vec<Run>,
     target: TargetFacts,
-    vcpus: Vec<X86Vcpu>,
+    x86_vcpus: Vec<X86Vcpu>,
+    aarch64_vcpus: Vec<AArch64Vcpu>,
     regions: Vec<DirectRegion>,
     mapped: Option<Mapped>,
     // INVARIANT: these point into the fields above, which never change, and into the direct map of `memory`.
@@ -68,9 +81,18 @@ pub(in crate::plugin) fn memory(memory: Arc<dyn PhysicalMemory>) -> Memory {
     let map = memory.direct_map();
     let mapped =
         map.map(|map| Mapped { liveness: map.liveness(), writable: map.is_writable(), lost_from: map.lost_from() });
+    let (mut x86_vcpus, mut aarch64_vcpus) = (Vec::new(), Vec::new());
+    for vcpu in &target.vcpus {
+        match vcpu {
+            VcpuRegisters::X86(registers) => x86_vcpus.push(registers::x86_to_wire(registers)),
+            VcpuRegisters::AArch64(registers) => aarch64_vcpus.push(registers::aarch64_to_wire(registers)),
+        }
+    }
+    let functions = if memory.control().is_some() { &CONTROLLED } else { &TABLE };
     let exported = Exported {
         runs: runs(&metadata.runs),
-        vcpus: target.vcpus.iter().filter_map(vcpu).collect(),
+        x86_vcpus,
+        aarch64_vcpus,
         target,
         regions: map.map(|map| map.regions().iter().map(region).collect()).unwrap_or_default(),
         mapped,
@@ -80,7 +102,7 @@ pub(in crate::plugin) fn memory(memory: Arc<dyn PhysicalMemory>) -> Memory {
         facts: OnceLock::new(),
         direct: OnceLock::new(),
     };
-    Memory { context: shared::context(Arc::new(exported)), table: Grows::new(&TABLE) }
+    Memory { context: shared::context(Arc::new(exported)), table: Grows::new(functions) }
 }
 
 fn runs(map: &RunMap) -> Vec<Run> {
@@ -96,32 +118,6 @@ fn region(region: &crate::memory::DirectRegion) -> DirectRegion {
         pointer: region.ptr,
         offset: region.offset,
     }
-}
-
-fn vcpu(vcpu: &VcpuRegisters) -> Option<X86Vcpu> {
-    let VcpuRegisters::X86(registers) = vcpu else { return None };
-    let mut known = 0;
-    let mut take = |register: Option<u64>, bit: u64| {
-        known |= if register.is_some() { bit } else { 0 };
-        register.unwrap_or(0)
-    };
-    let mut wire = X86Vcpu {
-        known: 0,
-        cr0: take(registers.cr0, x86_register::CR0),
-        cr2: take(registers.cr2, x86_register::CR2),
-        cr3: take(registers.cr3, x86_register::CR3),
-        cr4: take(registers.cr4, x86_register::CR4),
-        efer: take(registers.efer, x86_register::EFER),
-        lstar: take(registers.lstar, x86_register::LSTAR),
-        idtr_base: take(registers.idtr_base, x86_register::IDTR_BASE),
-        gdtr_base: take(registers.gdtr_base, x86_register::GDTR_BASE),
-        gs_base: take(registers.gs_base, x86_register::GS_BASE),
-        kernel_gs_base: take(registers.kernel_gs_base, x86_register::KERNEL_GS_BASE),
-        rip: take(registers.rip, x86_register::RIP),
-        rsp: take(registers.rsp, x86_register::RSP),
-    };
-    wire.known = known;
-    Some(wire)
 }
 
 unsafe extern "C" fn read(context: *mut c_void, ops: *mut ReadOp, count: usize) -> i32 {
@@ -254,8 +250,10 @@ unsafe extern "C" fn facts(context: *mut c_void) -> Grows<Facts> {
             Some(MachineKind::X86_64) => machine::X86_64,
             Some(MachineKind::AArch64) => machine::AARCH64,
         };
-        facts.x86_vcpus = exported.vcpus.as_ptr();
-        facts.x86_vcpu_count = exported.vcpus.len();
+        facts.x86_vcpus = exported.x86_vcpus.as_ptr();
+        facts.x86_vcpu_count = exported.x86_vcpus.len();
+        facts.aarch64_vcpus = exported.aarch64_vcpus.as_ptr();
+        facts.aarch64_vcpu_count = exported.aarch64_vcpus.len();
         facts.vmcoreinfo = vmcoreinfo.as_deref().map_or(Text::NONE, Text::bytes);
         facts
     }))

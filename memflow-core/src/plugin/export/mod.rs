@@ -3,6 +3,7 @@
 //! Owns: a table of functions for each trait, and the entry of a plugin. Must not know: how the other side uses them.
 //! Keeps: a panic ends here and becomes a status; what is handed out by pointer lives as long as the object.
 
+mod control;
 mod entry;
 mod guard;
 mod memory;

@@ -19,9 +19,6 @@ use crate::{
     plugin::wire::{failure, raw, records, records::Record},
 };
 
-/// Most records of a list, and most problems. A kernel with all its modules has some hundred thousand symbols.
-const MAX_RECORDS: usize = 1 << 21;
-
 /// What has come so far. The sink's context is a pointer to this.
 struct Collector<R> {
     who: String,
@@ -47,13 +44,13 @@ pub(in crate::plugin) fn collect<R: Record>(
     Ok(collector.listing.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
 }
 
-impl<R> Collector<R> {
+impl<R: Record> Collector<R> {
     /// Adds a record or a problem; false when there are enough.
     fn add(&self, added: Result<R>) -> bool {
         let mut listing = self.listing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if listing.problems.len() > MAX_RECORDS || listing.items.len() >= MAX_RECORDS {
-            let problem = broken(&self.who, format_args!("a list goes on past {MAX_RECORDS} entries"));
-            listing.problems.truncate(MAX_RECORDS);
+        if listing.problems.len() > R::MOST || listing.items.len() >= R::MOST {
+            let problem = broken(&self.who, format_args!("a list goes on past {} entries", R::MOST));
+            listing.problems.truncate(R::MOST);
             listing.problems.push(problem);
             return false;
         }

@@ -13,19 +13,22 @@ use std::{
 
 use memflow_abi::{
     DirectMap as DirectMapWire, Facts, Memory, MemoryInfo, MemoryTable, ReadOp, Run as RunWire, RunSink, WriteOp,
-    X86Vcpu, liveness, machine, x86_register,
+    liveness, machine,
 };
 use smallvec::SmallVec;
 
-use super::handle::{Handle, broken, required};
+use super::{
+    control::Controlled,
+    handle::{Handle, broken, required},
+};
 use crate::{
     address::{Address, PhysAddr, PhysRange},
     error::{Reason, Result},
     memory::{
-        Backing, DirectMap, DirectRegion, Liveness, LookasideLayer, MachineKind, Metadata, Outcome, PhysRead,
-        PhysWrite, PhysicalMemory, Run, RunMap, TargetFacts, VcpuRegisters, X86Registers, finish_reads, finish_writes,
+        Backing, Control, DirectMap, DirectRegion, Liveness, LookasideLayer, MachineKind, Metadata, Outcome, PhysRead,
+        PhysWrite, PhysicalMemory, Run, RunMap, TargetFacts, finish_reads, finish_writes,
     },
-    plugin::wire::{outcome, raw},
+    plugin::wire::{outcome, raw, registers},
 };
 
 /// A table's function that reads.
@@ -44,6 +47,7 @@ struct Foreign {
     metadata: Metadata,
     facts: TargetFacts,
     direct: Option<DirectMap>,
+    control: Option<Controlled>,
 }
 
 impl fmt::Debug for Foreign {
@@ -81,8 +85,11 @@ pub(in crate::plugin) unsafe fn memory(source: Memory, who: &str) -> Result<Arc<
     let direct = table.direct_map.and_then(|direct| unsafe { handle.ask::<DirectMapWire>(direct) });
     // SAFETY: the ABI's contract: what the map points to stays while the handle lives.
     let direct = direct.map(|wire| unsafe { direct_map(&wire, &metadata, &handle, who) }).transpose()?;
+    // SAFETY: the functions are those of the handle's table.
+    let control = unsafe { Controlled::new(&table, &handle, who) }?;
     let memory = Arc::new(Foreign {
         who: who.to_owned(),
+        control,
         handle,
         read,
         write: table.write,
@@ -139,7 +146,10 @@ fn run(wire: &RunWire, who: &str) -> Result<Run> {
 unsafe fn target_facts(wire: &Facts, who: &str) -> Result<TargetFacts> {
     // SAFETY: the caller's promise.
     let vcpus = unsafe { raw::list("registers of its vCPUs", wire.x86_vcpus, wire.x86_vcpu_count) };
-    let vcpus = vcpus.map_err(|problem| broken(who, problem))?;
+    let x86 = vcpus.map_err(|problem| broken(who, problem))?;
+    // SAFETY: the caller's promise.
+    let vcpus = unsafe { raw::list("registers of its vCPUs", wire.aarch64_vcpus, wire.aarch64_vcpu_count) };
+    let aarch64 = vcpus.map_err(|problem| broken(who, problem))?;
     // SAFETY: the caller's promise.
     let vmcoreinfo = unsafe { raw::list("bytes of its VMCOREINFO", wire.vmcoreinfo.ptr, wire.vmcoreinfo.len) };
     let vmcoreinfo = vmcoreinfo.map_err(|problem| broken(who, problem))?;
@@ -150,27 +160,13 @@ unsafe fn target_facts(wire: &Facts, who: &str) -> Result<TargetFacts> {
             machine::AARCH64 => Some(MachineKind::AArch64),
             _ => None,
         },
-        vcpus: vcpus.iter().map(vcpu).collect(),
+        vcpus: x86
+            .iter()
+            .map(registers::x86_from_wire)
+            .chain(aarch64.iter().map(registers::aarch64_from_wire))
+            .collect(),
         vmcoreinfo: (!wire.vmcoreinfo.ptr.is_null()).then(|| vmcoreinfo.to_vec()),
         ..TargetFacts::default()
-    })
-}
-
-fn vcpu(wire: &X86Vcpu) -> VcpuRegisters {
-    let known = |bit: u64, value: u64| (wire.known & bit != 0).then_some(value);
-    VcpuRegisters::X86(X86Registers {
-        cr0: known(x86_register::CR0, wire.cr0),
-        cr2: known(x86_register::CR2, wire.cr2),
-        cr3: known(x86_register::CR3, wire.cr3),
-        cr4: known(x86_register::CR4, wire.cr4),
-        efer: known(x86_register::EFER, wire.efer),
-        lstar: known(x86_register::LSTAR, wire.lstar),
-        idtr_base: known(x86_register::IDTR_BASE, wire.idtr_base),
-        gdtr_base: known(x86_register::GDTR_BASE, wire.gdtr_base),
-        gs_base: known(x86_register::GS_BASE, wire.gs_base),
-        kernel_gs_base: known(x86_register::KERNEL_GS_BASE, wire.kernel_gs_base),
-        rip: known(x86_register::RIP, wire.rip),
-        rsp: known(x86_register::RSP, wire.rsp),
     })
 }
 
@@ -286,6 +282,10 @@ impl PhysicalMemory for Foreign {
 
     fn facts(&self) -> &TargetFacts {
         &self.facts
+    }
+
+    fn control(&self) -> Option<&dyn Control> {
+        self.control.as_ref().map(|control| control as &dyn Control)
     }
 }
 

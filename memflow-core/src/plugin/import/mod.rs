@@ -4,6 +4,7 @@
 //! Keeps: nothing is believed that can be checked: missing functions, counts, ranges and answers that were not given are errors that
 //! name the plugin.
 
+mod control;
 mod handle;
 mod list;
 mod memory;

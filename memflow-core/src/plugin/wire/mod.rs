@@ -7,3 +7,4 @@ pub(super) mod failure;
 pub(super) mod outcome;
 pub(super) mod raw;
 pub(super) mod records;
+pub(super) mod registers;

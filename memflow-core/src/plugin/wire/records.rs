@@ -27,6 +27,9 @@ pub(crate) trait Record: Sized {
     /// The structure that it crosses as.
     type Wire: Growing;
 
+    /// Most records of a list, and most problems in it. A kernel with all its modules has some hundred thousand symbols.
+    const MOST: usize = 1 << 21;
+
     /// Hands the structure, which borrows from this, to `give`.
     fn with_wire<T>(&self, give: impl FnOnce(&Self::Wire) -> T) -> T;
 

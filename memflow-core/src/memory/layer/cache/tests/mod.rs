@@ -4,6 +4,7 @@
 //! Keeps: what the cache says is compared with what the same memory says without it.
 
 mod calls;
+mod control;
 mod defects;
 mod properties;
 mod races;
