@@ -254,6 +254,7 @@ typedef struct memflow_RunSink memflow_RunSink;
 typedef struct memflow_MemoryInfo memflow_MemoryInfo;
 typedef struct memflow_X86Vcpu memflow_X86Vcpu;
 typedef struct memflow_AArch64Vcpu memflow_AArch64Vcpu;
+typedef struct memflow_DumpHeader memflow_DumpHeader;
 typedef struct memflow_VcpuRecord memflow_VcpuRecord;
 typedef struct memflow_Facts memflow_Facts;
 typedef struct memflow_DirectRegion memflow_DirectRegion;
@@ -685,6 +686,63 @@ struct memflow_VcpuRecord {
 /* They do not. */
 #define MEMFLOW_RUN_STATE_PAUSED UINT32_C(2)
 
+/* Bits of `memflow_DumpHeader.known`: what the header of a dump says. That of Windows says at least BUILD. Since 1.2. */
+
+/* The value of the register that leads to the page tables. */
+#define MEMFLOW_HEADER_FACT_DIRECTORY_TABLE UINT64_C(1)
+/* Windows: the build number. */
+#define MEMFLOW_HEADER_FACT_BUILD (UINT64_C(1) << 1)
+/* Windows: one when page tables are in the format of PAE, else zero. */
+#define MEMFLOW_HEADER_FACT_PAE (UINT64_C(1) << 2)
+/* Windows: number of processors. */
+#define MEMFLOW_HEADER_FACT_PROCESSORS (UINT64_C(1) << 3)
+/* Windows: `KdDebuggerDataBlock`. */
+#define MEMFLOW_HEADER_FACT_DEBUGGER_DATA (UINT64_C(1) << 4)
+/* Windows: `PsLoadedModuleList`. */
+#define MEMFLOW_HEADER_FACT_LOADED_MODULES (UINT64_C(1) << 5)
+/* Windows: `PsActiveProcessHead`. */
+#define MEMFLOW_HEADER_FACT_ACTIVE_PROCESSES (UINT64_C(1) << 6)
+/* Windows: `MmPfnDatabase`. */
+#define MEMFLOW_HEADER_FACT_PFN_DATABASE (UINT64_C(1) << 7)
+/* Windows: why the machine stopped, with four parameters. */
+#define MEMFLOW_HEADER_FACT_BUG_CHECK (UINT64_C(1) << 8)
+/* Windows: when, in units of 100 ns since 1601-01-01 00:00 UTC. */
+#define MEMFLOW_HEADER_FACT_SYSTEM_TIME (UINT64_C(1) << 9)
+
+/* What the header of a dump says. Since 1.2. */
+struct memflow_DumpHeader {
+    /* Bits of MEMFLOW_HEADER_FACT_* for what is known. */
+    uint64_t known;
+    /* The value of the register that leads to the page tables. */
+    uint64_t directory_table;
+    /* Windows: the build number. */
+    uint64_t build;
+    /* Windows: one when page tables are in the format of PAE, else zero. */
+    uint64_t pae;
+    /* Windows: number of processors. */
+    uint64_t processors;
+    /* Windows: `KdDebuggerDataBlock`. */
+    uint64_t debugger_data;
+    /* Windows: `PsLoadedModuleList`. */
+    uint64_t loaded_modules;
+    /* Windows: `PsActiveProcessHead`. */
+    uint64_t active_processes;
+    /* Windows: `MmPfnDatabase`. */
+    uint64_t pfn_database;
+    /* Windows: why the machine stopped, with four parameters. */
+    uint64_t bug_check;
+    /* First parameter of `bug_check`. */
+    uint64_t bug_check_parameter_1;
+    /* Second parameter of `bug_check`. */
+    uint64_t bug_check_parameter_2;
+    /* Third parameter of `bug_check`. */
+    uint64_t bug_check_parameter_3;
+    /* Fourth parameter of `bug_check`. */
+    uint64_t bug_check_parameter_4;
+    /* Windows: when, in units of 100 ns since 1601-01-01 00:00 UTC. */
+    uint64_t system_time;
+};
+
 /* What a target knows about itself. */
 struct memflow_Facts {
     /* Size and version. */
@@ -703,6 +761,8 @@ struct memflow_Facts {
     const memflow_AArch64Vcpu *aarch64_vcpus;
     /* Number of them. Since 1.2. */
     size_t aarch64_vcpu_count;
+    /* Null, or what the header of a dump says. Since 1.2. */
+    const memflow_DumpHeader *dump_header;
 };
 
 /* Consecutive physical memory in this process. */

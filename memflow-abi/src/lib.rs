@@ -45,8 +45,8 @@ pub use crate::{
     },
     growing::{Field, Growing, Grows, Header, LAYOUT, NUMBERS, Numbers, STRUCTURES, Structure, TypeLayout, compatible},
     memory::{
-        AArch64Vcpu, DirectMap, DirectRegion, Facts, Memory, MemoryInfo, MemoryTable, Run, RunSink, VcpuRecord,
-        X86Vcpu, aarch64_register, liveness, machine, run_state, x86_register,
+        AArch64Vcpu, DirectMap, DirectRegion, DumpHeader, Facts, Memory, MemoryInfo, MemoryTable, Run, RunSink,
+        VcpuRecord, X86Vcpu, aarch64_register, header_fact, liveness, machine, run_state, x86_register,
     },
     os::{
         KernelRecord, LogRecord, ModuleRecord, Os, OsTable, Process, ProcessRecord, ProcessTable, RegionRecord,

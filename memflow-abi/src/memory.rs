@@ -215,6 +215,68 @@ numbers! {
     }
 }
 
+numbers! {
+    /// Bits of [`DumpHeader::known`]: what the header of a dump says. That of Windows says at least `BUILD`. Since 1.2.
+    header_fact: u64 {
+        /// The value of the register that leads to the page tables.
+        DIRECTORY_TABLE = 1,
+        /// Windows: the build number.
+        BUILD = 1 << 1,
+        /// Windows: one when page tables are in the format of PAE, else zero.
+        PAE = 1 << 2,
+        /// Windows: number of processors.
+        PROCESSORS = 1 << 3,
+        /// Windows: `KdDebuggerDataBlock`.
+        DEBUGGER_DATA = 1 << 4,
+        /// Windows: `PsLoadedModuleList`.
+        LOADED_MODULES = 1 << 5,
+        /// Windows: `PsActiveProcessHead`.
+        ACTIVE_PROCESSES = 1 << 6,
+        /// Windows: `MmPfnDatabase`.
+        PFN_DATABASE = 1 << 7,
+        /// Windows: why the machine stopped, with four parameters.
+        BUG_CHECK = 1 << 8,
+        /// Windows: when, in units of 100 ns since 1601-01-01 00:00 UTC.
+        SYSTEM_TIME = 1 << 9,
+    }
+}
+
+fixed! {
+    /// What the header of a dump says. Since 1.2.
+    DumpHeader {
+        /// Bits of [`header_fact`] for what is known.
+        known: u64,
+        /// The value of the register that leads to the page tables.
+        directory_table: u64,
+        /// Windows: the build number.
+        build: u64,
+        /// Windows: one when page tables are in the format of PAE, else zero.
+        pae: u64,
+        /// Windows: number of processors.
+        processors: u64,
+        /// Windows: `KdDebuggerDataBlock`.
+        debugger_data: u64,
+        /// Windows: `PsLoadedModuleList`.
+        loaded_modules: u64,
+        /// Windows: `PsActiveProcessHead`.
+        active_processes: u64,
+        /// Windows: `MmPfnDatabase`.
+        pfn_database: u64,
+        /// Windows: why the machine stopped, with four parameters.
+        bug_check: u64,
+        /// First parameter of `bug_check`.
+        bug_check_parameter_1: u64,
+        /// Second parameter of `bug_check`.
+        bug_check_parameter_2: u64,
+        /// Third parameter of `bug_check`.
+        bug_check_parameter_3: u64,
+        /// Fourth parameter of `bug_check`.
+        bug_check_parameter_4: u64,
+        /// Windows: when, in units of 100 ns since 1601-01-01 00:00 UTC.
+        system_time: u64,
+    }
+}
+
 growing! {
     /// What a target knows about itself.
     Facts, FactsRef, FactsPrefix {
@@ -232,6 +294,8 @@ growing! {
         aarch64_vcpus: *const AArch64Vcpu,
         /// Number of them. Since 1.2.
         aarch64_vcpu_count: usize,
+        /// Null, or what the header of a dump says. Since 1.2.
+        dump_header: *const DumpHeader,
     }
 }
 

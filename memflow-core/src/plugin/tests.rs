@@ -12,11 +12,12 @@ use proptest::prelude::*;
 
 use super::{export, import};
 use crate::{
-    address::{PhysAddr, PhysRange},
+    address::{PhysAddr, PhysRange, VirtAddr},
     error::{Error, ErrorKind, Reason, Result},
     memory::{
-        AArch64Registers, BufferMemory, Control, Metadata, Outcome, Pause, PhysRead, PhysWrite, PhysicalMemory,
-        PhysicalMemoryExt, Run, RunMap, RunState, SourceConfig, TargetFacts, VcpuRegisters, X86Registers,
+        AArch64Registers, BufferMemory, BugCheck, Control, Metadata, Outcome, Pause, PhysRead, PhysWrite,
+        PhysicalMemory, PhysicalMemoryExt, Run, RunMap, RunState, SourceConfig, TargetFacts, VcpuRegisters,
+        WindowsFacts, X86Registers,
     },
     testkit::LockedMemory,
 };
@@ -54,6 +55,30 @@ fn what_a_target_says_of_itself_comes_across() {
     );
     assert_eq!(here.facts(), there.facts());
     assert_eq!(here.populated_runs(), there.populated_runs());
+}
+
+#[test]
+fn headers_of_dumps_come_across_as_facts() {
+    let whole = WindowsFacts {
+        build: 19041,
+        pae: Some(false),
+        processors: Some(4),
+        debugger_data: Some(VirtAddr::new(u64::MAX)),
+        loaded_modules: Some(VirtAddr::new(1)),
+        active_processes: Some(VirtAddr::new(2)),
+        pfn_database: Some(VirtAddr::new(0)),
+        bug_check: Some(BugCheck { code: u32::MAX, parameters: [5, 6, 7, u64::MAX] }),
+        system_time: Some(3),
+    };
+    let empty = WindowsFacts { build: 0, ..WindowsFacts::default() };
+    for (directory_table, windows) in
+        [(Some(0), Some(whole)), (None, Some(empty)), (Some(u64::MAX), None), (None, None)]
+    {
+        let facts = TargetFacts { directory_table, windows, ..TargetFacts::default() };
+        let config = SourceConfig { name: "dump".into(), runs: RunMap::flat(16), facts };
+        let here = Arc::new(BufferMemory::new(config, vec![0; 16]).unwrap());
+        assert_eq!(here.facts(), across(across(here.clone())).facts());
+    }
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::{
 };
 
 use memflow_abi::{
-    AArch64Vcpu, DirectMap as DirectMapWire, DirectRegion, Facts, Grows, Memory, MemoryInfo, MemoryTable, ReadOp, Run,
-    RunSink, Text, WriteOp, X86Vcpu, liveness, machine,
+    AArch64Vcpu, DirectMap as DirectMapWire, DirectRegion, DumpHeader, Facts, Grows, Memory, MemoryInfo, MemoryTable,
+    ReadOp, Run, RunSink, Text, WriteOp, X86Vcpu, liveness, machine,
 };
 use smallvec::SmallVec;
 
@@ -17,7 +17,7 @@ use super::{control, guard, shared};
 use crate::{
     error::{Reason, Result},
     memory::{Liveness, MachineKind, Metadata, Outcome, PhysicalMemory, RunMap, TargetFacts, VcpuRegisters},
-    plugin::wire::{outcome, raw, registers},
+    plugin::wire::{header, outcome, raw, registers},
 };
 
 static TABLE: MemoryTable = table();
@@ -53,6 +53,7 @@ pub(super) struct Exported {
     target: TargetFacts,
     x86_vcpus: Vec<X86Vcpu>,
     aarch64_vcpus: Vec<AArch64Vcpu>,
+    header: Option<DumpHeader>,
     regions: Vec<DirectRegion>,
     mapped: Option<Mapped>,
     // INVARIANT: these point into the fields above, which never change, and into the direct map of `memory`.
@@ -93,6 +94,7 @@ pub(in crate::plugin) fn memory(memory: Arc<dyn PhysicalMemory>) -> Memory {
         runs: runs(&metadata.runs),
         x86_vcpus,
         aarch64_vcpus,
+        header: header::to_wire(&target),
         target,
         regions: map.map(|map| map.regions().iter().map(region).collect()).unwrap_or_default(),
         mapped,
@@ -254,6 +256,7 @@ unsafe extern "C" fn facts(context: *mut c_void) -> Grows<Facts> {
         facts.x86_vcpu_count = exported.x86_vcpus.len();
         facts.aarch64_vcpus = exported.aarch64_vcpus.as_ptr();
         facts.aarch64_vcpu_count = exported.aarch64_vcpus.len();
+        facts.dump_header = exported.header.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         facts.vmcoreinfo = vmcoreinfo.as_deref().map_or(Text::NONE, Text::bytes);
         facts
     }))

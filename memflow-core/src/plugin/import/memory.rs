@@ -28,7 +28,7 @@ use crate::{
         Backing, Control, DirectMap, DirectRegion, Liveness, LookasideLayer, MachineKind, Metadata, Outcome, PhysRead,
         PhysWrite, PhysicalMemory, Run, RunMap, TargetFacts, finish_reads, finish_writes,
     },
-    plugin::wire::{outcome, raw, registers},
+    plugin::wire::{header, outcome, raw, registers},
 };
 
 /// A table's function that reads.
@@ -153,6 +153,12 @@ unsafe fn target_facts(wire: &Facts, who: &str) -> Result<TargetFacts> {
     // SAFETY: the caller's promise.
     let vmcoreinfo = unsafe { raw::list("bytes of its VMCOREINFO", wire.vmcoreinfo.ptr, wire.vmcoreinfo.len) };
     let vmcoreinfo = vmcoreinfo.map_err(|problem| broken(who, problem))?;
+    // SAFETY: the caller's promise.
+    let header = unsafe {
+        raw::list("what the header of its dump says", wire.dump_header, usize::from(!wire.dump_header.is_null()))
+    };
+    let header = header.map_err(|problem| broken(who, problem))?;
+    let (directory_table, windows) = header.first().map(header::from_wire).unwrap_or_default();
     Ok(TargetFacts {
         machine: match wire.machine {
             machine::X86 => Some(MachineKind::X86),
@@ -166,7 +172,8 @@ unsafe fn target_facts(wire: &Facts, who: &str) -> Result<TargetFacts> {
             .chain(aarch64.iter().map(registers::aarch64_from_wire))
             .collect(),
         vmcoreinfo: (!wire.vmcoreinfo.ptr.is_null()).then(|| vmcoreinfo.to_vec()),
-        ..TargetFacts::default()
+        directory_table,
+        windows,
     })
 }
 

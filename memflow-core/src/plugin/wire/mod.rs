@@ -4,6 +4,8 @@
 //! Keeps: what the other side did not fill in, or filled with numbers unknown here, becomes "unknown", never something else.
 
 pub(super) mod failure;
+pub(super) mod header;
+mod known;
 pub(super) mod outcome;
 pub(super) mod raw;
 pub(super) mod records;

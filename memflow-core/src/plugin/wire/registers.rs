@@ -6,6 +6,7 @@
 use memflow_abi::{AArch64Vcpu, VcpuRecord, X86Vcpu, aarch64_register, x86_register};
 
 use super::{
+    known::{Knowing, Known},
     raw,
     records::{Record, broken},
 };
@@ -16,26 +17,6 @@ use crate::{
 
 /// Most vCPUs of a machine whose registers are listed; KVM has at most 4096.
 const MAX_VCPUS: usize = 1 << 16;
-
-/// Hands out registers of the other side, by their bits.
-struct Known(u64);
-
-impl Known {
-    fn get(&self, bit: u64, value: u64) -> Option<u64> {
-        (self.0 & bit != 0).then_some(value)
-    }
-}
-
-/// Collects which registers of ours are known.
-#[derive(Default)]
-struct Knowing(u64);
-
-impl Knowing {
-    fn put(&mut self, register: Option<u64>, bit: u64) -> u64 {
-        self.0 |= if register.is_some() { bit } else { 0 };
-        register.unwrap_or(0)
-    }
-}
 
 pub(crate) fn x86_to_wire(registers: &X86Registers) -> X86Vcpu {
     let mut known = Knowing::default();
