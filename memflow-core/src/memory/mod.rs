@@ -13,6 +13,8 @@ mod run_map;
 mod source;
 mod table_pages;
 
+#[cfg(unix)]
+pub use self::source::{FilePart, MappedParts};
 pub use self::{
     control::{Control, Pause, RunState},
     direct_map::{Backing, DirectMap, DirectRegion, LoadError},

@@ -5,6 +5,7 @@
 //! | source | when |
 //! |---|---|
 //! | [`MappedMemory`] | a regular file that this system can map; the fastest by far |
+//! | `MappedParts` | parts of several such files, on Unix |
 //! | [`FileMemory`] | a file that cannot be mapped (a device, a 32-bit host, a file system without mappings) |
 //! | [`BufferMemory`] | bytes that were unpacked into memory |
 
@@ -15,9 +16,13 @@ mod extents;
 mod file;
 mod mmap;
 mod page_buffer;
+#[cfg(unix)]
+mod parts;
 
 use std::sync::Arc;
 
+#[cfg(unix)]
+pub use self::parts::{FilePart, MappedParts};
 pub use self::{
     buffer::{BufferMemory, OwnedBytes},
     file::FileMemory,
