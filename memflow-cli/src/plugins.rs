@@ -38,6 +38,10 @@ pub(crate) fn look(args: &PluginArgs) -> Result<Inventory, Error> {
         .connector::<memflow_process::Plugin>()?
         .os_layer::<memflow_linux::Plugin>()?
         .standard_folders();
+    #[cfg(target_os = "linux")]
+    {
+        builder = builder.connector::<memflow_qemu::Plugin>()?;
+    }
     for path in &args.plugin {
         builder = builder.file(path);
     }

@@ -19,9 +19,9 @@ const BESIDE: &[&str] = &["testkit"];
 const LIBRARY: &str = "memflow-core/src/";
 /// Crates that must not know each other: packages in the folder on the left do not name those on the right.
 const FOREIGN_CRATES: &[(&str, &[&str])] = &[
-    ("memflow-core/", &["memflow-snapshot", "memflow-process", "memflow-linux", "memflow-cli"]),
+    ("memflow-core/", &["memflow-snapshot", "memflow-process", "memflow-qemu", "memflow-linux", "memflow-cli"]),
     ("connectors/", &["memflow-linux", "memflow-cli"]),
-    ("os/", &["memflow-snapshot", "memflow-process", "memflow-cli"]),
+    ("os/", &["memflow-snapshot", "memflow-process", "memflow-qemu", "memflow-cli"]),
 ];
 /// The document that lists the files which may hold unsafe code, between these two lines.
 const UNSAFE_LIST: &str = "docs/design.md";
