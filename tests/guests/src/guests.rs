@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::capture;
 use crate::error::{Error, Result, WithPath};
 use crate::inner::{self, Inner};
+use crate::live::Live;
 use crate::machine::RunningGuest;
 use crate::meta::Meta;
 use crate::packages::Packages;
@@ -159,6 +160,18 @@ impl Guests {
     /// # Errors
     /// As [`Guests::ensure`].
     pub fn boot(&self, spec: &Spec) -> Result<RunningGuest> {
+        self.boot_with(spec, |boot, folder| RunningGuest::start(spec, boot, folder))
+    }
+
+    /// As [`boot`](Self::boot), with other memory and monitors than the captured guest has.
+    ///
+    /// # Errors
+    /// As [`Guests::ensure`].
+    pub fn boot_live(&self, spec: &Spec, live: &Live) -> Result<RunningGuest> {
+        self.boot_with(spec, |boot, folder| RunningGuest::run(spec, live.command(spec, boot), folder))
+    }
+
+    fn boot_with(&self, spec: &Spec, start: impl Fn(&Boot, &Path) -> Result<RunningGuest>) -> Result<RunningGuest> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let live = self.root.join("live");
@@ -173,7 +186,7 @@ impl Guests {
             self.build(spec, &folder, &|_| {})?
         };
         let guest = boots(&|_| {}, || {
-            let mut guest = RunningGuest::start(spec, &boot, &folder)?;
+            let mut guest = start(&boot, &folder)?;
             guest.command("procs")?;
             Ok(guest)
         });
