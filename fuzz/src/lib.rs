@@ -10,6 +10,7 @@ mod args;
 mod linux;
 mod paging;
 mod plugin;
+mod qemu;
 mod scan;
 mod snapshot;
 
@@ -18,6 +19,7 @@ pub use self::{
     linux::{btf, kallsyms, layout_entry, log_flat, log_ring, vmcoreinfo},
     paging::paging,
     plugin::{analyze, descriptor},
+    qemu::{qemu_answers, qemu_command_line},
     scan::pattern,
     snapshot::{elf, firmware, gzip, lime, open, runs, zstd},
 };
@@ -43,6 +45,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("open", open),
     ("paging", paging),
     ("pattern", pattern),
+    ("qemu_answers", qemu_answers),
+    ("qemu_command_line", qemu_command_line),
     ("runs", runs),
     ("vmcoreinfo", vmcoreinfo),
     ("zstd", zstd),

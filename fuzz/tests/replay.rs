@@ -173,7 +173,7 @@ macro_rules! replay {
     };
 }
 
-replay!(analyze arg_specs args btf descriptor elf firmware gzip kallsyms layout_entry lime log_flat log_ring open paging pattern runs vmcoreinfo zstd);
+replay!(analyze arg_specs args btf descriptor elf firmware gzip kallsyms layout_entry lime log_flat log_ring open paging pattern qemu_answers qemu_command_line runs vmcoreinfo zstd);
 
 #[test]
 fn every_target_has_a_corpus_and_a_program() {
