@@ -67,20 +67,18 @@ pub fn discover() -> Result<Vec<Guest>> {
 /// # Errors
 /// [`Error::NotFound`] when there is none, [`Error::Argument`] when there are several; both list what there is.
 pub fn find(target: &Target) -> Result<Guest> {
-    if let Target::Pid(pid) = target {
-        // A guest may have digits for a name.
-        let named = discover()?.into_iter().filter(|guest| guest.line.name.as_deref() == Some(&pid.to_string()));
-        let mut found: Vec<Guest> = Guest::of(*pid, true).into_iter().chain(named).collect();
-        found.dedup_by_key(|guest| guest.pid());
-        return choose(found, &pid.to_string(), &[]);
-    }
     let all = discover()?;
+    let named = |name: &str| all.iter().filter(|guest| guest.answers_to(name)).cloned().collect::<Vec<_>>();
     match target {
-        Target::Name(name) => {
-            let found = all.iter().filter(|guest| guest.answers_to(name)).cloned().collect();
-            choose(found, name, &all)
+        Target::Pid(pid) => {
+            // A guest may have digits for a name.
+            let mut found = named(&pid.to_string());
+            found.retain(|guest| guest.pid() != *pid);
+            found.extend(Guest::of(*pid, true));
+            choose(found, &pid.to_string(), &all)
         }
-        _ => choose(all.clone(), "", &all),
+        Target::Name(name) => choose(named(name), name, &all),
+        Target::Only => choose(all.clone(), "", &all),
     }
 }
 
@@ -93,9 +91,9 @@ fn choose(found: Vec<Guest>, name: &str, all: &[Guest]) -> Result<Guest> {
     match <[Guest; 1]>::try_from(found) {
         Ok([guest]) => Ok(guest),
         Err(none) if none.is_empty() => {
-            let here = if all.is_empty() { "no QEMU process runs here".to_owned() } else { list(all) };
-            let name = if name.is_empty() { here } else { format!("{name}; there is: {here}") };
-            Err(Error::NotFound { what: "guest", name })
+            let here = if all.is_empty() { "no QEMU".to_owned() } else { list(all) };
+            let name = if name.is_empty() { "of any name" } else { name }.to_owned();
+            Err(Error::NotFound { what: "guest", name }.context(format!("this host runs {here}")))
         }
         Err(several) => Err(Error::Argument {
             what: "guest".into(),
