@@ -47,7 +47,7 @@ fn inside(name: &str) {
     let mut tries = 0;
     let (guest, output) = loop {
         let addition = Addition::script(SCRIPT).with_program(&built().memflow, "memflow").unwrap();
-        let mut guest = guests.boot_with(spec, Some(addition)).unwrap();
+        let mut guest = guests.boot_with(spec, addition).unwrap();
         match guest.script_output() {
             Ok(output) => break (guest, output),
             // Emulated kernels die now and then, on QEMU's account.

@@ -12,6 +12,7 @@ mod linux;
 mod live;
 mod paging;
 mod plugin;
+mod qemu;
 mod scan;
 mod snapshot;
 
@@ -22,6 +23,7 @@ pub use self::{
     live::{dma_map, iomem, kcore},
     paging::paging,
     plugin::{analyze, descriptor},
+    qemu::{qemu_answers, qemu_command_line},
     scan::pattern,
     snapshot::{avml, crash_dump, elf, firmware, gzip, kdump, lime, open, runs, vmware, zstd},
 };
@@ -56,6 +58,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("open", open),
     ("paging", paging),
     ("pattern", pattern),
+    ("qemu_answers", qemu_answers),
+    ("qemu_command_line", qemu_command_line),
     ("runs", runs),
     ("vmcoreinfo", vmcoreinfo),
     ("vmware", vmware),

@@ -41,6 +41,10 @@ pub(crate) fn look(args: &PluginArgs) -> Result<Inventory, Error> {
         .connector::<memflow_gdb::Plugin>()?
         .os_layer::<memflow_linux::Plugin>()?
         .standard_folders();
+    #[cfg(target_os = "linux")]
+    {
+        builder = builder.connector::<memflow_qemu::Plugin>()?;
+    }
     for path in &args.plugin {
         builder = builder.file(path);
     }

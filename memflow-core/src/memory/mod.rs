@@ -17,6 +17,8 @@ mod table_lanes;
 mod table_pages;
 mod validity;
 
+#[cfg(unix)]
+pub use self::source::{FilePart, MappedParts};
 #[cfg(all(test, target_arch = "x86_64", not(miri)))]
 pub(crate) use self::table_lanes::REFUSED;
 #[cfg(all(target_arch = "x86_64", not(miri)))]

@@ -155,8 +155,18 @@ impl Agent {
 
     /// Sends one line and returns the answer's bytes.
     pub(crate) fn command(&mut self, line: &str, limit: Duration) -> Result<Vec<u8>> {
-        self.0.send(&format!("{line}\n"))?;
-        let what = format!("the guest's agent, asked {line:?}");
+        self.send(line)?;
+        self.receive(&format!("{line:?}"), limit)
+    }
+
+    /// Sends one line.
+    pub(crate) fn send(&mut self, line: &str) -> Result<()> {
+        self.0.send(&format!("{line}\n"))
+    }
+
+    /// Waits for the answer to a line that was sent. If it takes longer, it can be waited for again.
+    pub(crate) fn receive(&mut self, line: &str, limit: Duration) -> Result<Vec<u8>> {
+        let what = format!("the guest's agent, asked {line}");
         let head = self.0.line(limit, &what)?;
         let parsed =
             head.split_once(' ').and_then(|(status, len)| Some((status.to_owned(), len.parse::<usize>().ok()?)));

@@ -14,6 +14,7 @@ use crate::addition::Addition;
 use crate::capture;
 use crate::error::{Error, Result, WithPath};
 use crate::inner::{self, Inner};
+use crate::live::Live;
 use crate::machine::RunningGuest;
 use crate::meta::Meta;
 use crate::packages::Packages;
@@ -160,14 +161,31 @@ impl Guests {
     /// # Errors
     /// As [`Guests::ensure`].
     pub fn boot(&self, spec: &Spec) -> Result<RunningGuest> {
-        self.boot_with(spec, None)
+        self.boot_by(spec, None, |boot, folder| RunningGuest::start(spec, boot, folder))
     }
 
     /// As [`Guests::boot`], with files and a script beside the guest's own.
     ///
     /// # Errors
     /// As [`Guests::ensure`].
-    pub fn boot_with(&self, spec: &Spec, addition: Option<Addition>) -> Result<RunningGuest> {
+    pub fn boot_with(&self, spec: &Spec, addition: Addition) -> Result<RunningGuest> {
+        self.boot_by(spec, Some(addition), |boot, folder| RunningGuest::start(spec, boot, folder))
+    }
+
+    /// As [`boot`](Self::boot), with other memory and monitors than the captured guest has.
+    ///
+    /// # Errors
+    /// As [`Guests::ensure`].
+    pub fn boot_live(&self, spec: &Spec, live: &Live) -> Result<RunningGuest> {
+        self.boot_by(spec, None, |boot, folder| RunningGuest::run(spec, live.command(spec, boot), folder))
+    }
+
+    fn boot_by(
+        &self,
+        spec: &Spec,
+        addition: Option<Addition>,
+        start: impl Fn(&Boot, &Path) -> Result<RunningGuest>,
+    ) -> Result<RunningGuest> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let live = self.root.join("live");
@@ -187,7 +205,7 @@ impl Guests {
             boot.initrd = initrd;
         }
         let guest = boots(&|_| {}, || {
-            let mut guest = RunningGuest::start(spec, &boot, &folder)?;
+            let mut guest = start(&boot, &folder)?;
             guest.command("procs")?;
             Ok(guest)
         });

@@ -5,7 +5,7 @@
 //! Keeps: QEMU dies with the value, and with this process if that is killed; all its files lie in one folder.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -39,6 +39,11 @@ pub struct RunningGuest {
 impl RunningGuest {
     /// Starts QEMU in `folder` and returns before the kernel is up; the first command waits for it.
     pub(crate) fn start(spec: &Spec, boot: &Boot, folder: &Path) -> Result<Self> {
+        Self::run(spec, command_line(spec, boot), folder)
+    }
+
+    /// As [`start`](Self::start), with another command.
+    pub(crate) fn run(spec: &Spec, mut command: Command, folder: &Path) -> Result<Self> {
         tool::require("qemu-system-x86_64", "qemu-system-x86")?;
         // A boot that failed leaves its kernel in the file, and a machine finds its memory empty when it is switched on.
         match std::fs::remove_file(folder.join("live.img")) {
@@ -50,7 +55,7 @@ impl RunningGuest {
         let log = folder.join("qemu.log");
         let output = std::fs::File::create(&log).at(&log)?;
         let errors = output.try_clone().at(&log)?;
-        let mut process = command_line(spec, boot)
+        let mut process = command
             .current_dir(folder)
             .stdin(Stdio::piped())
             .stdout(output)
@@ -146,6 +151,38 @@ impl RunningGuest {
     /// The agent refuses, or does not answer in ten minutes.
     pub fn command(&mut self, line: &str) -> Result<String> {
         self.agent.command(line, LIMIT).map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    }
+
+    /// Sends a line to the agent without waiting for the answer.
+    ///
+    /// # Errors
+    /// The guest is gone.
+    pub fn ask(&mut self, line: &str) -> Result<()> {
+        self.agent.send(line)
+    }
+
+    /// The answer to what was [asked](Self::ask) before; `None` when it takes longer than `limit`, and can be waited for again.
+    ///
+    /// # Errors
+    /// The guest is gone, or its agent refuses.
+    pub fn answer(&mut self, limit: Duration) -> Result<Option<String>> {
+        match self.agent.receive("an earlier question", limit) {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())),
+            Err(Error::Timeout { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// QEMU's own copy of physical memory; what is no memory reads as the devices there answer.
+    ///
+    /// # Errors
+    /// As [`RunningGuest::qmp`].
+    pub fn save(&mut self, address: u64, len: u64) -> Result<Vec<u8>> {
+        let path = self.folder.join("saved");
+        self.qmp.execute("pmemsave", json!({ "val": address, "size": len, "filename": path }), LIMIT)?;
+        let bytes = std::fs::read(&path).at(&path)?;
+        std::fs::remove_file(&path).at(path)?;
+        Ok(bytes)
     }
 
     /// Starts a process of that name in the guest and returns its pid.

@@ -19,6 +19,10 @@ use std::{
 /// Mappings that can be registered at one time; further ones are refused and their files read by position.
 const SLOTS: usize = 128;
 
+/// Sizes of pages that files are mapped in; huge ones are replaced whole or not at all.
+const PAGE_SIZES: [usize; 3] = [SMALL, 2 << 20, 1 << 30];
+const SMALL: usize = 4096;
+
 /// One registered mapping. The handler reads these without locks.
 struct Slot {
     /// First address; zero when the slot is free, `CLAIMED` while it is being filled.
@@ -114,33 +118,41 @@ extern "C" fn on_bus_error(signal: libc::c_int, info: *mut libc::siginfo_t, cont
 
 /// Replaces the missing page at `address` if a registered mapping holds it.
 fn replace_page(address: usize) -> bool {
-    const PAGE: usize = 4096;
-    let page = address & !(PAGE - 1);
     for slot in &TABLE {
         let start = slot.start.load(Ordering::Acquire);
         let end = slot.end.load(Ordering::Relaxed);
         if start == 0 || start == CLAIMED || address < start || address >= end {
             continue;
         }
-        // SAFETY: the page lies in a mapping that is registered, so it is ours to replace; `Guarded` is dropped before the
-        // mapping is unmapped, so the address cannot belong to anybody else.
-        let new = unsafe {
-            libc::mmap(
-                page as *mut libc::c_void,
-                PAGE,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if new == libc::MAP_FAILED {
-            return false;
-        }
-        slot.lost_from.fetch_min(page.saturating_sub(start) as u64, Ordering::AcqRel);
-        return true;
+        return PAGE_SIZES.iter().any(|size| {
+            let page = address & !(size - 1);
+            // The last small page may be there in part only.
+            let inside = page >= start && (*size == SMALL || end - page >= *size);
+            if !inside || !replace(page, *size) {
+                return false;
+            }
+            slot.lost_from.fetch_min(page.saturating_sub(start) as u64, Ordering::AcqRel);
+            true
+        });
     }
     false
+}
+
+/// Puts empty memory in place of a page of a registered mapping; false when the mapping has larger pages.
+fn replace(page: usize, size: usize) -> bool {
+    // SAFETY: the page lies in a mapping that is registered, so it is ours to replace; `Guarded` is dropped before the
+    // mapping is unmapped, so the address cannot belong to anybody else.
+    let new = unsafe {
+        libc::mmap(
+            page as *mut libc::c_void,
+            size,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    new != libc::MAP_FAILED
 }
 
 /// Hands the signal to whoever had it before.

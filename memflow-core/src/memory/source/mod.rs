@@ -5,6 +5,7 @@
 //! | source | when |
 //! |---|---|
 //! | [`MappedMemory`] | a regular file that this system can map; the fastest by far |
+//! | `MappedParts` | parts of several such files, on Unix |
 //! | [`FileMemory`] | a file that cannot be mapped (a device, a 32-bit host, a file system without mappings) |
 //! | [`PositionedMemory`] | bytes that are unpacked as they are asked for |
 //! | [`BufferMemory`] | bytes that were unpacked into memory |
@@ -15,10 +16,14 @@ mod bus_guard;
 mod extents;
 mod mmap;
 mod page_buffer;
+#[cfg(unix)]
+mod parts;
 mod positioned;
 
 use std::sync::Arc;
 
+#[cfg(unix)]
+pub use self::parts::{FilePart, MappedParts};
 pub use self::{
     buffer::{BufferMemory, OwnedBytes},
     mmap::{MapMode, MappedMemory},

@@ -1,0 +1,128 @@
+//! The physical memory of a guest.
+//!
+//! Owns: [`QemuMemory`]. Must not know: how the guest was found.
+//! Keeps: what is read is the guest's, or an error: of a guest that has ended, system calls give errors for good, and mapped
+//! memory stays what it was at the end.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use memflow_core::{
+    PhysicalMemory, Reason, Result,
+    memory::{
+        Control, DirectMap, Liveness, Metadata, Outcome, PhysRead, PhysWrite, RunMap, SourceConfig, TargetFacts,
+        finish_reads, finish_writes,
+    },
+};
+
+use crate::{
+    access::{Access, AccessKind},
+    control::Monitored,
+};
+
+/// Operations per call from which on more do not pay: what one system call takes.
+const IDEAL_BATCH: usize = 1024;
+
+/// The physical memory of a running guest.
+pub struct QemuMemory {
+    name: Arc<str>,
+    runs: Arc<RunMap>,
+    facts: TargetFacts,
+    access: Access,
+    control: Option<Monitored>,
+    writable: bool,
+    calls: AtomicU64,
+}
+
+impl fmt::Debug for QemuMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QemuMemory({}, {})", self.name, self.access.kind())
+    }
+}
+
+impl QemuMemory {
+    pub(crate) fn new(config: SourceConfig, access: Access, control: Option<Monitored>, writable: bool) -> Self {
+        let runs = match &access {
+            Access::Mapped(mapped) => mapped.metadata().runs,
+            Access::System(_) => Arc::new(config.runs),
+        };
+        Self { name: config.name, runs, facts: config.facts, access, control, writable, calls: AtomicU64::new(0) }
+    }
+
+    /// How the memory is reached.
+    pub fn access(&self) -> AccessKind {
+        self.access.kind()
+    }
+
+    /// Batches that this connector was called with. What is read in place needs no call.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl PhysicalMemory for QemuMemory {
+    fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        match &self.access {
+            Access::Mapped(mapped) => mapped.read_batch(ops),
+            Access::System(system) => {
+                system.read_batch(&self.runs, ops);
+                finish_reads(&self.name, ops)
+            }
+        }
+    }
+
+    fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        match &self.access {
+            Access::Mapped(mapped) => return mapped.write_batch(ops),
+            Access::System(system) if self.writable => system.write_batch(&self.runs, ops),
+            Access::System(_) => {
+                for op in &mut *ops {
+                    op.outcome = Outcome::Failed { offset: 0, reason: Reason::ReadOnly };
+                }
+            }
+        }
+        finish_writes(&self.name, ops)
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata {
+            name: self.name.clone(),
+            runs: self.runs.clone(),
+            liveness: Liveness::Live,
+            read_only: !self.writable,
+            ideal_batch: match &self.access {
+                Access::Mapped(mapped) => mapped.metadata().ideal_batch,
+                Access::System(_) => IDEAL_BATCH,
+            },
+        }
+    }
+
+    fn populated_runs(&self) -> Arc<RunMap> {
+        match &self.access {
+            Access::Mapped(mapped) => mapped.populated_runs(),
+            Access::System(_) => self.runs.clone(),
+        }
+    }
+
+    fn direct_map(&self) -> Option<&DirectMap> {
+        match &self.access {
+            Access::Mapped(mapped) => mapped.direct_map(),
+            Access::System(_) => None,
+        }
+    }
+
+    fn facts(&self) -> &TargetFacts {
+        &self.facts
+    }
+
+    fn control(&self) -> Option<&dyn Control> {
+        self.control.as_ref().map(|control| control as &dyn Control)
+    }
+}

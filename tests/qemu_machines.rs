@@ -1,0 +1,205 @@
+//! Machines of every memory layout, without an operating system: paused from the start, their memory filled by QEMU itself.
+
+use std::time::Duration;
+
+use memflow_core::{
+    PhysAddr, PhysicalMemory,
+    memory::{MachineKind, PhysWrite, PhysicalMemoryExt, RunState, VcpuRegisters},
+};
+use memflow_guests::BareMachine;
+use memflow_qemu::{AccessKind, Connected, LayoutSource, Options, RunKind, Target, open};
+use memflow_tests::Random;
+use serde_json::json;
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const PATTERN: usize = 1 << 20;
+
+struct Machine {
+    bare: BareMachine,
+    name: String,
+    pattern: Vec<u8>,
+    places: Vec<u64>,
+    _folder: tempfile::TempDir,
+}
+
+/// A paused machine with a pattern in its memory at each of these addresses.
+fn machine(name: &str, program: &str, arguments: &str, places: &[u64]) -> Machine {
+    let folder = tempfile::tempdir().unwrap();
+    let name = format!("{name}-{}", std::process::id());
+    let mut random = Random(name.len() as u64);
+    let pattern: Vec<u8> = (0..PATTERN / 8).flat_map(|_| random.next_u64().to_le_bytes()).collect();
+    std::fs::write(folder.path().join("pattern"), &pattern).unwrap();
+    let mut all = vec!["-S".to_owned(), "-name".to_owned(), name.clone()];
+    all.extend(["-qmp", "unix:spare.sock,server=on,wait=off"].map(str::to_owned));
+    all.extend(arguments.split(' ').map(str::to_owned));
+    for place in places {
+        all.extend(["-device".to_owned(), format!("loader,file=pattern,addr={place:#x},force-raw=on")]);
+    }
+    let package = if program.ends_with("aarch64") { "qemu-system-arm" } else { "qemu-system-x86" };
+    let bare = BareMachine::start(program, package, &all, folder.path()).unwrap();
+    Machine { bare, name, pattern, places: places.to_vec(), _folder: folder }
+}
+
+impl Machine {
+    fn open(&self, change: impl FnOnce(&mut Options)) -> memflow_core::Result<Connected> {
+        let mut options = Options::default();
+        options.timeout = Duration::from_secs(20);
+        change(&mut options);
+        open(&Target::Name(self.name.clone()), &options)
+    }
+
+    /// The pattern is where it was put, and the bytes around each run's ends are those that QEMU has there.
+    fn assert_equal(&mut self, memory: &dyn PhysicalMemory, what: &str) {
+        for place in self.places.clone() {
+            let mut bytes = vec![0; PATTERN];
+            memory.read_into(PhysAddr::new(place), &mut bytes).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert!(bytes == self.pattern, "{what}: {place:#x} is not what was put there");
+        }
+        for run in memory.metadata().runs.runs() {
+            let len = run.range.len().min(MIB);
+            for start in [run.range.start().as_u64(), run.range.last().unwrap().as_u64() - (len - 1)] {
+                let mut bytes = vec![0; len as usize];
+                memory.read_into(PhysAddr::new(start), &mut bytes).unwrap();
+                assert!(bytes == self.bare.save(start, len).unwrap(), "{what}: {} differs from QEMU's", run.range);
+            }
+            for outside in [run.range.start().as_u64().wrapping_sub(1), run.range.last().unwrap().as_u64() + 1] {
+                let outside = PhysAddr::new(outside);
+                if memory.metadata().runs.find(outside).is_none() {
+                    let error = memory.read_into(outside, &mut [0]).unwrap_err();
+                    assert!(error.is_not_in_image(), "{what}: {error}");
+                }
+            }
+        }
+    }
+
+    /// Every source of the layout and every way to the memory gives the same bytes.
+    fn assert_every_way(&mut self, access: &[AccessKind], command_line: bool) {
+        let ram = |connected: &Connected| {
+            let map = connected.layout.run_map(|run| run.kind == RunKind::Ram).unwrap();
+            map.total_bytes()
+        };
+        let first = self.open(|_| {}).unwrap();
+        assert_eq!(first.layout.source, LayoutSource::Monitor, "{:?}", first.notes);
+        assert_eq!(first.memory.access(), access[0], "{:?}", first.notes);
+        for kind in access {
+            let opened = self.open(|options| (options.access, options.writable) = (*kind, true)).unwrap();
+            assert_eq!((opened.memory.access(), ram(&opened)), (*kind, ram(&first)));
+            self.assert_equal(&*opened.memory, &format!("access {kind}"));
+            let place = PhysAddr::new(self.places[0] + 4096);
+            opened.memory.write_batch(&mut [PhysWrite::new(place, b"written")]).unwrap();
+            assert_eq!(self.bare.save(place.as_u64(), 7).unwrap(), b"written", "access {kind}");
+            let back = self.pattern[4096..4103].to_vec();
+            opened.memory.write_batch(&mut [PhysWrite::new(place, &back)]).unwrap();
+            let read_only = self.open(|options| options.access = *kind).unwrap();
+            assert!(read_only.memory.write_batch(&mut [PhysWrite::new(place, b"x")]).is_err());
+        }
+        if command_line {
+            let alone = self.open(|options| options.use_monitors = false).unwrap();
+            assert_eq!(alone.layout.source, LayoutSource::CommandLine);
+            self.assert_equal(&*alone.memory, "command line");
+        }
+        // What was found, given by hand.
+        let map = first.layout.run_map(|run| run.kind == RunKind::Ram).unwrap();
+        let given = self.open(|options| options.map = Some(map.clone())).unwrap();
+        assert_eq!(
+            (given.layout.source, given.memory.metadata().runs.total_bytes()),
+            (LayoutSource::Given, map.total_bytes())
+        );
+        self.assert_equal(&*given.memory, "by hand");
+    }
+}
+
+#[test]
+fn nodes_of_file_and_memfd_with_memory_above_the_hole() {
+    let arguments = "-machine q35 -m 4G -device VGA -object memory-backend-file,id=low,size=3G,mem-path=low.img,share=on \
+        -object memory-backend-memfd,id=high,size=1G,share=on -numa node,nodeid=0,memdev=low -numa node,nodeid=1,memdev=high";
+    // Across the border of nodes, which lies above the hole; on both sides of the hole; at the end.
+    let places = [MIB, 2 * GIB - MIB, 4 * GIB, 5 * GIB - 0x8_0000, 6 * GIB - MIB];
+    let mut machine = machine("nodes", "qemu-system-x86_64", arguments, &places);
+    machine.assert_every_way(&[AccessKind::Map, AccessKind::ProcessVm, AccessKind::Mem], true);
+    let connected = machine.open(|_| {}).unwrap();
+    assert_eq!(connected.memory.facts().machine, Some(MachineKind::X86_64));
+    assert_eq!(connected.memory.control().unwrap().run_state().unwrap(), RunState::Paused);
+}
+
+#[test]
+fn i440fx_with_memory_above_the_hole_and_a_file_behind_it() {
+    let arguments =
+        "-machine pc,memory-backend=ram -m 4G -object memory-backend-file,id=ram,size=4G,mem-path=ram.img,share=on";
+    let mut machine = machine("file", "qemu-system-x86_64", arguments, &[MIB, 3 * GIB - MIB, 4 * GIB]);
+    machine.assert_every_way(&[AccessKind::Map, AccessKind::ProcessVm], true);
+}
+
+#[test]
+fn anonymous_nodes_of_one_size_need_a_monitor() {
+    let arguments = "-machine q35 -m 512M -object memory-backend-ram,id=a,size=256M -object memory-backend-ram,id=b,size=256M \
+        -numa node,memdev=a -numa node,memdev=b";
+    let mut machine = machine("twins", "qemu-system-x86_64", arguments, &[MIB, 256 * MIB - 0x8_0000, 511 * MIB]);
+    machine.assert_every_way(&[AccessKind::ProcessVm, AccessKind::Mem], false);
+    let error = machine.open(|options| options.use_monitors = false).unwrap_err().to_string();
+    assert!(
+        error.contains("memory backend a") && error.contains("map=") && error.contains("one mapping of 256MiB"),
+        "{error}"
+    );
+}
+
+#[test]
+fn memory_that_is_plugged_later_is_found_by_the_next_open() {
+    let mut machine = machine("plug", "qemu-system-x86_64", "-machine q35 -m 256M,slots=2,maxmem=1G", &[MIB]);
+    let before = machine.open(|_| {}).unwrap();
+    let bare = &mut machine.bare;
+    bare.qmp("object-add", json!({ "qom-type": "memory-backend-ram", "id": "more", "size": 128 * MIB })).unwrap();
+    bare.qmp("device_add", json!({ "driver": "pc-dimm", "id": "dimm", "memdev": "more" })).unwrap();
+    let after = machine.open(|_| {}).unwrap();
+    let dimm = after.layout.runs.iter().find(|run| run.region == "more").unwrap();
+    assert_eq!((dimm.range.len(), dimm.kind), (128 * MIB, RunKind::Ram));
+    after.memory.read_into(dimm.range.start(), &mut [0; 64]).unwrap();
+    assert!(before.memory.read_into(dimm.range.start(), &mut [0; 64]).unwrap_err().is_not_in_image());
+    // Without the monitor its address is not known, and that is said.
+    let alone = machine.open(|options| options.use_monitors = false).unwrap();
+    assert!(alone.memory.metadata().runs.find(dimm.range.start()).is_none());
+    machine.assert_equal(&*after.memory, "with a device plugged");
+}
+
+#[test]
+fn arm_machine_with_its_memory_from_one_gibibyte_on() {
+    let arguments =
+        "-machine virt,memory-backend=ram -cpu max -smp 2 -m 5G -object memory-backend-memfd,id=ram,size=5G,share=on";
+    let mut arm = machine("arm", "qemu-system-aarch64", arguments, &[GIB + 2 * MIB, 4 * GIB - 0x8_0000, 6 * GIB - MIB]);
+    arm.assert_every_way(&[AccessKind::Map, AccessKind::ProcessVm], true);
+    let connected = arm.open(|_| {}).unwrap();
+    assert_eq!(connected.memory.facts().machine, Some(MachineKind::AArch64));
+    let [VcpuRegisters::AArch64(first), _] = connected.memory.facts().vcpus[..] else { panic!("two vCPUs") };
+    assert!(first.pc.is_some() && first.pstate.is_some() && first.ttbr1_el1.is_none());
+
+    let control = connected.memory.control().unwrap();
+    control.resume().unwrap();
+    assert_eq!(control.run_state().unwrap(), RunState::Running);
+    control.pause().unwrap();
+
+    let mut plain = machine("armanon", "qemu-system-aarch64", "-machine virt -cpu max -m 512M", &[GIB + 2 * MIB]);
+    plain.assert_every_way(&[AccessKind::ProcessVm, AccessKind::Mem], true);
+}
+
+#[test]
+fn machine_that_dies_is_an_error_for_system_calls_and_its_last_state_in_place() {
+    let arguments = "-machine q35,memory-backend=ram -m 256M -object memory-backend-memfd,id=ram,size=256M,share=on";
+    let mut machine = machine("mortal", "qemu-system-x86_64", arguments, &[MIB]);
+    let open = |access| machine.open(|options| (options.access, options.writable) = (access, true)).unwrap().memory;
+    let (mapped, called, file) = (open(AccessKind::Map), open(AccessKind::ProcessVm), open(AccessKind::Mem));
+    machine.bare.kill();
+    let mut bytes = vec![0; PATTERN];
+    mapped.read_into(PhysAddr::new(MIB), &mut bytes).unwrap();
+    assert!(bytes == machine.pattern, "mapped memory stays what it was");
+    for memory in [called, file] {
+        for _ in 0..2 {
+            let error = memory.read_into(PhysAddr::new(MIB), &mut bytes).unwrap_err().to_string();
+            assert!(error.contains("No such process"), "{error}");
+            let error = memory.write_batch(&mut [PhysWrite::new(PhysAddr::new(MIB), b"x")]).unwrap_err().to_string();
+            assert!(error.contains("No such process"), "{error}");
+        }
+        assert!(memory.control().unwrap().run_state().is_err());
+    }
+    assert!(machine.open(|_| {}).unwrap_err().is_not_found());
+}
