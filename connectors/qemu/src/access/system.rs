@@ -146,7 +146,7 @@ impl System {
             }
             Way::Mem(file) => {
                 let read = file.read_at(&mut buffers[piece][skip..], places[piece].virt + skip as u64);
-                self.some(read)
+                some(read)
             }
         }
     }
@@ -163,18 +163,19 @@ impl System {
             }
             Way::Mem(file) => {
                 let place = &places[piece];
-                self.some(file.write_at(&bytes(place)[skip..], place.virt + skip as u64))
+                some(file.write_at(&bytes(place)[skip..], place.virt + skip as u64))
             }
         }
     }
+}
 
-    /// Nothing at all comes from the memory of a process that has ended.
-    fn some(&self, moved: std::io::Result<usize>) -> Result<usize, Errno> {
-        match moved {
-            Ok(0) if !self.process.is_alive() => Err(Errno::SRCH),
-            Ok(count) => Ok(count),
-            Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
-        }
+/// `/proc/PID/mem` moves nothing at all once the process has let go of its memory, which is before it counts as ended; what is not
+/// mapped is an error.
+fn some(moved: std::io::Result<usize>) -> Result<usize, Errno> {
+    match moved {
+        Ok(0) => Err(Errno::SRCH),
+        Ok(count) => Ok(count),
+        Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
     }
 }
 
