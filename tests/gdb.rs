@@ -111,7 +111,6 @@ fn memory_registers_and_state_are_the_guests() {
         }
     }
     assert_eq!(compared as u64, runs.iter().map(|run| run.len).sum::<u64>());
-    println!("{compared} bytes equal the RAM file");
     assert_eq!(status(&mut guest), "paused");
     control.resume().unwrap();
     assert_eq!((control.run_state().unwrap(), status(&mut guest).as_str()), (RunState::Running, "running"));
