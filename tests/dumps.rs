@@ -26,7 +26,8 @@ fn kdumps_of_qemu_hold_the_memory_of_the_guest() {
     let formats: Vec<&str> =
         formats["formats"].as_array().unwrap().iter().filter_map(|format| format.as_str()).collect();
     assert!(["elf", "kdump-zlib"].iter().all(|format| formats.contains(format)), "{formats:?}");
-    for format in formats {
+    // The one for Windows needs a guest with Windows.
+    for format in formats.into_iter().filter(|format| *format != "win-dmp") {
         let path = guest.folder().join(format);
         let request = json!({
             "execute": "dump-guest-memory",

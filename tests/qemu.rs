@@ -212,6 +212,9 @@ fn shared_guest(name: &str, guest: &mut RunningGuest) {
 
     assert_processes(guest, through_library(mapped.memory.clone()));
     assert_processes(guest, through_command(format!("qemu:{name}")));
+    // Its name is enough where no file has it.
+    assert_processes(guest, through_command(name.to_owned()));
+    assert_listed_and_dumped(name, guest, &mapped.memory);
     assert_pauses(&mapped.memory, guest);
     for access in [AccessKind::Map, AccessKind::ProcessVm, AccessKind::Mem] {
         assert_writes(name, access, guest);
@@ -236,6 +239,30 @@ fn shared_guest(name: &str, guest: &mut RunningGuest) {
     assert!(alone_runs.runs().iter().all(|run| mapped.memory.metadata().runs.find(run.range.start()).is_some()));
     assert_saved(&*alone.memory, guest, MIB, 16 * MIB);
     pause.end().unwrap();
+}
+
+/// The command lists the guest, and a dump of it holds a kernel that stood still; afterwards the guest runs again.
+fn assert_listed_and_dumped(name: &str, guest: &mut RunningGuest, memory: &Arc<memflow_qemu::QemuMemory>) {
+    let command = |arguments: &[&str]| {
+        let run = Command::new(&built().memflow).args(arguments).output().unwrap();
+        assert!(run.status.success(), "{arguments:?}: {run:?}");
+        run
+    };
+    let listed: serde_json::Value = serde_json::from_slice(&command(&["targets", "--json"]).stdout).unwrap();
+    let listed = listed["targets"].as_array().unwrap();
+    let target = listed.iter().find(|target| target["name"] == name).unwrap_or_else(|| panic!("{listed:?}"));
+    assert_eq!(target["connector"], "qemu");
+    assert!(target["description"].as_str().unwrap().contains("512MiB"), "{target}");
+
+    let file = guest.folder().join("dumped.lime").display().to_string();
+    let run = command(&["dump", name, "-o", &file, "--json"]);
+    let said: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(said["live"], false, "it stood still while it was copied: {said}");
+    assert_eq!(memory.control().unwrap().run_state().unwrap(), RunState::Running);
+    assert!(guest.command("procs").is_ok());
+    let dumped = through_command(file.clone())();
+    assert!(dumped.len() > 30 && dumped.iter().any(|(pid, _)| *pid == 1), "{dumped:?}");
+    std::fs::remove_file(file).unwrap();
 }
 
 fn anonymous_guest(name: &str, guest: &mut RunningGuest) {

@@ -319,9 +319,9 @@ fn process_that_ends_fails_every_operation_from_then_on() {
 #[test]
 fn missing_permission_is_named() {
     // A process of somebody else, and this test without the right to look into it.
-    let fake = Fake::start("foreign", "");
     let Ok(id) = std::env::var("MEMFLOW_QEMU_WITHOUT_RIGHTS") else {
         if rustix::process::geteuid().is_root() {
+            let fake = Fake::start("foreign", "");
             let mut again = Command::new(std::env::current_exe().unwrap());
             again.args(["--exact", "missing_permission_is_named", "--nocapture"]).uid(65534).gid(65534);
             again.env("MEMFLOW_QEMU_WITHOUT_RIGHTS", fake.child.id().to_string());
@@ -335,7 +335,6 @@ fn missing_permission_is_named() {
         }
         return;
     };
-    drop(fake);
     assert_permission_is_named(id.parse().unwrap());
 }
 

@@ -17,7 +17,7 @@ use crate::{
 
 #[memflow_derive::connector(
     name = "snapshot",
-    description = "files that hold physical memory: raw images, LiME, AVML, ELF cores, also compressed",
+    description = "files that hold physical memory: raw images, LiME, AVML, ELF cores, kdump, crash dumps, VMware",
     help = "The target is the path of a file. What it is, is told by its content.",
     accepts(content),
     args(

@@ -195,7 +195,7 @@ fn bad_descriptors_are_told_one_by_one() {
     };
     assert_eq!(
         abi,
-        "connector `made` 1.2.3: ABI 2.0, this build takes 1.x (it is 1.2); update memflow, or rebuild the plugin for this one"
+        "connector `made` 1.2.3: ABI 2.0, this build takes 1.x (it is 1.1); update memflow, or rebuild the plugin for this one"
     );
     assert!(name.starts_with("descriptor 1: `name`: expected "), "{name}");
     assert_eq!(
