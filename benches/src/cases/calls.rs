@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use memflow_core::{
     MemoryView, PhysicalMemory, VirtAddr,
-    memory::{DelayLayer, Metadata, MetricsLayer, PhysRead, PhysWrite, TargetFacts, ViewRead},
+    memory::{DelayLayer, LookasideLayer, Metadata, MetricsLayer, PhysRead, PhysWrite, TargetFacts, ViewRead},
 };
 
 use crate::{Image, Order, Result};
@@ -56,7 +56,8 @@ impl Calls {
         let delayed = DelayLayer::new(Arc::new(Called(image.memory.clone())), DELAY)?;
         let counted = MetricsLayer::new(Arc::new(delayed));
         let metrics = counted.metrics();
-        let view = image.with_memory(Arc::new(counted)).view();
+        // As the inventory of plugins gives it to each connector without a direct map.
+        let view = image.with_memory(LookasideLayer::over(Arc::new(counted))).view();
         let addresses = image.addresses(Order::Random, count, 8);
         let read = || -> Result<u64> {
             let before = metrics.snapshot();
