@@ -20,10 +20,9 @@ use std::{
 };
 
 use memflow_core::{
-    Error, PhysAddr, PhysRange, PhysicalMemory, Reason, Result,
+    Error, PhysAddr, PhysicalMemory, Reason, Result,
     memory::{
-        Control, Liveness, Metadata, Outcome, PhysRead, PhysWrite, Piece, RunMap, TargetFacts, finish_reads,
-        finish_writes,
+        Control, Liveness, Metadata, Outcome, PhysRead, PhysWrite, RunMap, TargetFacts, finish_reads, finish_writes,
     },
 };
 use rustix::io::Errno;
@@ -127,31 +126,17 @@ impl GdbMemory {
 
     /// The parts of an operation that are in `map`, and its outcome as far as it is known without asking.
     fn parts(&self, map: &RunMap, op: usize, addr: PhysAddr, len: usize) -> (Vec<Part>, Outcome) {
-        let mut outcome = Outcome::Done;
-        let (mut parts, mut offset) = (Vec::new(), 0_u64);
-        let wanted = u64::try_from(len).unwrap_or(u64::MAX);
-        let range = PhysRange::new(addr, wanted).or_else(|| {
-            // It runs over the last address, and fails from there on.
-            let range = PhysRange::inclusive(addr, PhysAddr::new(u64::MAX))?;
-            outcome.fail(range.len(), Reason::OutOfRange);
-            Some(range)
+        let mut parts = Vec::new();
+        let missing = |phys| match self.readable.find(phys) {
+            // Memory that is not in `map` is there to be read only.
+            Some(_) => Reason::ReadOnly,
+            None => Reason::NotInImage { phys },
+        };
+        let outcome = map.cut(addr, len, missing, |part| {
+            let (start, last) = (part.range.start(), part.range.last().unwrap_or(part.range.start()));
+            let offset = u64::try_from(part.from).unwrap_or(u64::MAX);
+            parts.push(Part { start: start.as_u64(), last: last.as_u64(), op, offset });
         });
-        for piece in range.into_iter().flat_map(|range| map.pieces(range)) {
-            let range = match piece {
-                Piece::Present { range, .. } => {
-                    let last = range.last().unwrap_or(range.start());
-                    parts.push(Part { start: range.start().as_u64(), last: last.as_u64(), op, offset });
-                    range
-                }
-                Piece::Gap { range } => {
-                    let phys = range.start();
-                    let rom = self.readable.find(phys).is_some();
-                    outcome.fail(offset, if rom { Reason::ReadOnly } else { Reason::NotInImage { phys } });
-                    range
-                }
-            };
-            offset = offset.saturating_add(range.len());
-        }
         (parts, outcome)
     }
 

@@ -15,10 +15,8 @@
 use std::{fs::File, sync::Arc};
 
 use memflow_core::{
-    PhysRange, PhysicalMemory, Reason, Result,
-    memory::{
-        Liveness, Metadata, Outcome, PhysRead, PhysWrite, Piece, RunMap, TargetFacts, finish_reads, finish_writes,
-    },
+    PhysicalMemory, Reason, Result,
+    memory::{Liveness, Metadata, PhysRead, PhysWrite, RunMap, TargetFacts, finish_reads, refuse_writes},
 };
 
 use crate::transfer::{self, Part};
@@ -43,27 +41,15 @@ impl KcoreMemory {
 
 /// Cuts an operation into the parts that the file holds, and says what became of the rest of it.
 fn cut<'a>(runs: &RunMap, index: usize, op: &'a mut PhysRead<'_>, parts: &mut Vec<Part<'a>>) {
-    let len = u64::try_from(op.buf.len()).unwrap_or(u64::MAX);
-    let Some(range) = PhysRange::new(op.addr, len) else {
-        op.outcome = Outcome::Failed { offset: 0, reason: Reason::OutOfRange };
-        return;
-    };
-    op.outcome = Outcome::Done;
-    let mut rest = &mut *op.buf;
-    for piece in runs.pieces(range) {
-        let (Piece::Present { range, .. } | Piece::Gap { range }) = piece;
-        let from = range.start().offset_from(op.addr).unwrap_or(0);
-        let len = usize::try_from(range.len()).unwrap_or(usize::MAX);
-        let Some((buf, after)) = std::mem::take(&mut rest).split_at_mut_checked(len) else {
-            op.outcome = Outcome::NotAttempted;
-            return;
-        };
-        rest = after;
-        match piece {
-            Piece::Gap { range } => op.outcome.fail(from, Reason::NotInImage { phys: range.start() }),
-            Piece::Present { offset, .. } => parts.push(Part { op: index, from, offset, buf, failed: None }),
-        }
-    }
+    let missing = |phys| Reason::NotInImage { phys };
+    let (mut rest, mut at) = (&mut *op.buf, 0_usize);
+    op.outcome = runs.cut(op.addr, rest.len(), missing, |part| {
+        let (_, from) = std::mem::take(&mut rest).split_at_mut(part.from.saturating_sub(at));
+        let (buf, after) = from.split_at_mut(part.len);
+        (rest, at) = (after, part.from.saturating_add(part.len));
+        let from = u64::try_from(part.from).unwrap_or(u64::MAX);
+        parts.push(Part { op: index, from, offset: part.offset, buf, failed: None });
+    });
 }
 
 impl PhysicalMemory for KcoreMemory {
@@ -88,10 +74,7 @@ impl PhysicalMemory for KcoreMemory {
     }
 
     fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
-        for op in &mut *ops {
-            op.outcome = Outcome::Failed { offset: 0, reason: Reason::ReadOnly };
-        }
-        finish_writes(&self.name, ops)
+        refuse_writes(&self.name, ops)
     }
 
     fn metadata(&self) -> Metadata {

@@ -16,10 +16,8 @@
 use std::sync::Arc;
 
 use memflow_core::{
-    PhysAddr, PhysRange, PhysicalMemory, Reason, Result,
-    memory::{
-        Liveness, Metadata, Outcome, PhysRead, PhysWrite, Piece, RunMap, TargetFacts, finish_reads, finish_writes,
-    },
+    PhysAddr, PhysicalMemory, Reason, Result,
+    memory::{Liveness, Metadata, Outcome, PhysRead, PhysWrite, RunMap, TargetFacts, finish_reads, finish_writes},
 };
 
 use crate::{
@@ -96,33 +94,25 @@ impl LeechcoreMemory {
 
     /// Adds the parts of an operation that lie in the map, and says what became of the rest.
     fn cut(&self, op: usize, addr: PhysAddr, len: usize, parts: &mut Vec<Part>) -> Outcome {
-        let range = u64::try_from(len).ok().and_then(|len| PhysRange::new(addr, len));
-        let Some(range) = range else { return Outcome::Failed { offset: 0, reason: Reason::OutOfRange } };
-        let mut outcome = Outcome::Done;
-        for piece in self.runs.pieces(range) {
-            let (Piece::Present { range, .. } | Piece::Gap { range }) = piece;
-            let start = range.start().offset_from(addr).unwrap_or(0);
-            let (Piece::Present { offset: device, .. }, Some(run)) = (piece, self.runs.find(range.start())) else {
-                outcome.fail(start, Reason::NotInImage { phys: range.start() });
-                continue;
-            };
-            let run_end = run.offset.saturating_add(run.range.len());
-            let mut done: u64 = 0;
-            while done < range.len() {
-                let address = device.saturating_add(done);
-                let in_page = PAGE.saturating_sub(address % PAGE);
-                let len = in_page.min(range.len().saturating_sub(done));
-                parts.push(Part {
-                    op,
-                    from: usize::try_from(start.saturating_add(done)).unwrap_or(usize::MAX),
-                    len: usize::try_from(len).unwrap_or(0),
-                    address,
-                    window: Window::new(address, len, self.whole_pages, run.offset, run_end),
-                });
-                done = done.saturating_add(len);
-            }
-        }
-        outcome
+        self.runs.cut(
+            addr,
+            len,
+            |phys| Reason::NotInImage { phys },
+            |part| {
+                let Some(run) = self.runs.runs().get(part.run) else { return };
+                let run_end = run.offset.saturating_add(run.range.len());
+                let mut done: usize = 0;
+                while done < part.len {
+                    let address = part.offset.saturating_add(u64::try_from(done).unwrap_or(u64::MAX));
+                    let in_page = usize::try_from(PAGE.saturating_sub(address % PAGE)).unwrap_or(usize::MAX);
+                    let len = in_page.min(part.len.saturating_sub(done));
+                    let bytes = u64::try_from(len).unwrap_or(u64::MAX);
+                    let window = Window::new(address, bytes, self.whole_pages, run.offset, run_end);
+                    parts.push(Part { op, from: part.from.saturating_add(done), len, address, window });
+                    done = done.saturating_add(len);
+                }
+            },
+        )
     }
 }
 

@@ -16,9 +16,9 @@
 use std::sync::Arc;
 
 use memflow_core::{
-    Error, PhysAddr, PhysRange, PhysicalMemory, Reason, Result, VirtAddr,
+    Error, PhysAddr, PhysicalMemory, Reason, Result, VirtAddr,
     memory::{
-        Lookaside, Metadata, Outcome, PhysRead, PhysWrite, Piece, RunMap, TargetFacts, ViewRead, ViewWrite,
+        Lookaside, Metadata, Outcome, Part, PhysRead, PhysWrite, RunMap, TargetFacts, ViewRead, ViewWrite,
         finish_reads, finish_writes,
     },
     os::Process,
@@ -43,11 +43,10 @@ struct Place {
     offset: u64,
 }
 
-/// Part of an operation: bytes from its start, length, and where they lie in the process.
-struct Part {
-    offset: u64,
-    len: usize,
-    virt: VirtAddr,
+impl Place {
+    fn new(op: usize, part: &Part) -> Self {
+        Self { op, offset: u64::try_from(part.from).unwrap_or(u64::MAX) }
+    }
 }
 
 impl std::fmt::Debug for ProcessMemory {
@@ -75,29 +74,8 @@ impl ProcessMemory {
 
     /// The parts of an operation that lie in the process, and its outcome as far as it is known without asking.
     fn parts(&self, addr: PhysAddr, len: usize) -> (Vec<Part>, Outcome) {
-        let mut outcome = Outcome::Done;
-        let (mut parts, mut offset) = (Vec::new(), 0_u64);
-        let wanted = u64::try_from(len).unwrap_or(u64::MAX);
-        let range = PhysRange::new(addr, wanted).or_else(|| {
-            // It runs over the last address, and fails from there on.
-            let range = PhysRange::inclusive(addr, PhysAddr::new(u64::MAX))?;
-            outcome.fail(range.len(), Reason::OutOfRange);
-            Some(range)
-        });
-        for piece in range.into_iter().flat_map(|range| self.runs.pieces(range)) {
-            let range = match piece {
-                Piece::Present { range, offset: virt, .. } => {
-                    let len = usize::try_from(range.len()).unwrap_or(len);
-                    parts.push(Part { offset, len, virt: VirtAddr::new(virt) });
-                    range
-                }
-                Piece::Gap { range } => {
-                    outcome.fail(offset, Reason::NotInImage { phys: range.start() });
-                    range
-                }
-            };
-            offset = offset.saturating_add(range.len());
-        }
+        let mut parts = Vec::new();
+        let outcome = self.runs.cut(addr, len, |phys| Reason::NotInImage { phys }, |part| parts.push(part));
         (parts, outcome)
     }
 }
@@ -142,15 +120,13 @@ impl PhysicalMemory for ProcessMemory {
         for (index, op) in ops.iter_mut().enumerate() {
             let (parts, outcome) = self.parts(op.addr, op.buf.len());
             op.outcome = outcome;
-            let (mut rest, mut at) = (&mut *op.buf, 0_u64);
+            let (mut rest, mut at) = (&mut *op.buf, 0_usize);
             for part in parts {
-                let skip = usize::try_from(part.offset.saturating_sub(at)).unwrap_or(usize::MAX);
-                let taken = std::mem::take(&mut rest).split_at_mut_checked(skip);
-                let Some((buf, after)) = taken.and_then(|(_, from)| from.split_at_mut_checked(part.len)) else { break };
-                rest = after;
-                at = part.offset.saturating_add(u64::try_from(part.len).unwrap_or(u64::MAX));
-                reads.push(ViewRead::new(part.virt, buf));
-                places.push(Place { op: index, offset: part.offset });
+                let (_, from) = std::mem::take(&mut rest).split_at_mut(part.from.saturating_sub(at));
+                let (buf, after) = from.split_at_mut(part.len);
+                (rest, at) = (after, part.from.saturating_add(part.len));
+                reads.push(ViewRead::new(VirtAddr::new(part.offset), buf));
+                places.push(Place::new(index, &part));
             }
         }
         let called = if reads.is_empty() { Ok(()) } else { self.process.read_batch(&mut reads) };
@@ -172,10 +148,9 @@ impl PhysicalMemory for ProcessMemory {
             let (parts, outcome) = self.parts(op.addr, op.buf.len());
             op.outcome = outcome;
             for part in parts {
-                let from = usize::try_from(part.offset).unwrap_or(usize::MAX);
-                let Some(bytes) = op.buf.get(from..).and_then(|rest| rest.get(..part.len)) else { break };
-                writes.push(ViewWrite::new(part.virt, bytes));
-                places.push(Place { op: index, offset: part.offset });
+                let bytes = op.buf.get(part.from..).and_then(|rest| rest.get(..part.len)).unwrap_or_default();
+                writes.push(ViewWrite::new(VirtAddr::new(part.offset), bytes));
+                places.push(Place::new(index, &part));
             }
         }
         let called = if writes.is_empty() { Ok(()) } else { self.process.write_batch(&mut writes) };

@@ -13,10 +13,10 @@ use std::{
 };
 
 use memflow_core::{
-    PhysicalMemory, Reason, Result,
+    PhysicalMemory, Result,
     memory::{
-        Control, DirectMap, Liveness, Metadata, Outcome, PhysRead, PhysWrite, RunMap, SourceConfig, TargetFacts,
-        finish_reads, finish_writes,
+        Control, DirectMap, Liveness, Metadata, PhysRead, PhysWrite, RunMap, SourceConfig, TargetFacts, finish_reads,
+        finish_writes, refuse_writes,
     },
 };
 
@@ -80,15 +80,13 @@ impl PhysicalMemory for QemuMemory {
     fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         match &self.access {
-            Access::Mapped(mapped) => return mapped.write_batch(ops),
-            Access::System(system) if self.writable => system.write_batch(&self.runs, ops),
-            Access::System(_) => {
-                for op in &mut *ops {
-                    op.outcome = Outcome::Failed { offset: 0, reason: Reason::ReadOnly };
-                }
+            Access::Mapped(mapped) => mapped.write_batch(ops),
+            Access::System(system) if self.writable => {
+                system.write_batch(&self.runs, ops);
+                finish_writes(&self.name, ops)
             }
+            Access::System(_) => refuse_writes(&self.name, ops),
         }
-        finish_writes(&self.name, ops)
     }
 
     fn metadata(&self) -> Metadata {

@@ -9,6 +9,7 @@ mod layer;
 mod live;
 mod lookaside;
 mod op;
+mod part;
 mod physical;
 mod run_map;
 mod source;
@@ -32,7 +33,10 @@ pub use self::{
         MetricsSnapshot, OpCounts, ReadOnlyLayer,
     },
     lookaside::{Lookaside, LookasideConfig, Writing},
-    op::{Outcome, PhysRead, PhysWrite, ReadOp, ViewRead, ViewWrite, WriteOp, finish_reads, finish_writes},
+    op::{
+        Outcome, PhysRead, PhysWrite, ReadOp, ViewRead, ViewWrite, WriteOp, finish_reads, finish_writes, refuse_writes,
+    },
+    part::Part,
     physical::{Liveness, Metadata, PhysicalMemory, PhysicalMemoryExt},
     run_map::{Piece, Pieces, Run, RunMap},
     source::{

@@ -148,6 +148,16 @@ pub fn finish_writes<A: Address + Into<AnyAddr>>(who: &str, ops: &[WriteOp<'_, A
     }
 }
 
+/// Refuses every write of a batch with [`Reason::ReadOnly`]. An empty batch is done.
+///
+/// `who` names the connector or view, as for [`finish_writes`].
+pub fn refuse_writes<A: Address + Into<AnyAddr>>(who: &str, ops: &mut [WriteOp<'_, A>]) -> Result<()> {
+    for op in &mut *ops {
+        op.outcome = Outcome::Failed { offset: 0, reason: Reason::ReadOnly };
+    }
+    finish_writes(who, ops)
+}
+
 #[cold]
 fn failure(who: &str, kind: AccessKind, index: usize, op: Option<(AnyAddr, usize, Outcome)>) -> Error {
     match op {

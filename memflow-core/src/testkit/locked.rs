@@ -6,10 +6,10 @@
 use std::sync::{Arc, Mutex};
 
 use crate::{
-    address::{PhysAddr, PhysRange},
+    address::PhysAddr,
     error::{Error, Reason, Result},
     memory::{
-        Liveness, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, Piece, RunMap, TargetFacts, finish_reads,
+        Liveness, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts, finish_reads,
         finish_writes,
     },
 };
@@ -38,31 +38,14 @@ impl LockedMemory {
 
     /// Calls `each` with the part of the buffer and the offset in the operation for every piece that is held; the outcome.
     fn for_each_piece(&self, addr: PhysAddr, len: usize, mut each: impl FnMut(&mut [u8], usize)) -> Outcome {
-        let mut outcome = Outcome::Done;
-        // An operation that runs over the last address fails from there on.
-        let held = (u64::MAX - addr.as_u64()).saturating_add(1).min(len as u64);
-        if held < len as u64 {
-            outcome.fail(held, Reason::OutOfRange);
-        }
-        let Some(range) = PhysRange::new(addr, held) else { return outcome };
         let mut bytes = self.bytes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let mut from = 0;
-        for piece in self.runs.pieces(range) {
-            match piece {
-                Piece::Present { range, offset, .. } => {
-                    let (start, len) = (offset as usize, range.len() as usize);
-                    if let Some(part) = bytes.get_mut(start..start + len) {
-                        each(part, from);
-                    }
-                    from += len;
-                }
-                Piece::Gap { range } => {
-                    outcome.fail(from as u64, Reason::NotInImage { phys: range.start() });
-                    from += range.len() as usize;
-                }
+        let missing = |phys| Reason::NotInImage { phys };
+        self.runs.cut(addr, len, missing, |part| {
+            let start = part.offset as usize;
+            if let Some(bytes) = bytes.get_mut(start..start + part.len) {
+                each(bytes, part.from);
             }
-        }
-        outcome
+        })
     }
 }
 

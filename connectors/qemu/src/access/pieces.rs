@@ -12,8 +12,8 @@
 )]
 
 use memflow_core::{
-    PhysAddr, PhysRange, Reason,
-    memory::{Outcome, Piece, RunMap},
+    PhysAddr, Reason,
+    memory::{Outcome, RunMap},
 };
 use rustix::io::Errno;
 
@@ -45,27 +45,15 @@ pub(super) struct Cursor {
 
 /// Cuts an operation; what is in no run fails.
 pub(super) fn cut(runs: &RunMap, op: usize, addr: PhysAddr, len: usize, places: &mut Vec<Place>) -> Outcome {
-    let mut outcome = Outcome::Done;
-    let wanted = u64::try_from(len).unwrap_or(u64::MAX);
-    let range = PhysRange::new(addr, wanted).or_else(|| {
-        // It runs over the last address, and fails from there on.
-        let range = PhysRange::inclusive(addr, PhysAddr::new(u64::MAX))?;
-        outcome.fail(range.len(), Reason::OutOfRange);
-        Some(range)
-    });
-    for piece in range.into_iter().flat_map(|range| runs.pieces(range)) {
-        match piece {
-            Piece::Present { range, offset: virt, .. } => {
-                let offset = range.start().offset_from(addr).unwrap_or(0);
-                places.push(Place { op, offset, virt, len: usize::try_from(range.len()).unwrap_or(len) });
-            }
-            Piece::Gap { range } => {
-                let offset = range.start().offset_from(addr).unwrap_or(0);
-                outcome.fail(offset, Reason::NotInImage { phys: range.start() });
-            }
-        }
-    }
-    outcome
+    runs.cut(
+        addr,
+        len,
+        |phys| Reason::NotInImage { phys },
+        |part| {
+            let offset = u64::try_from(part.from).unwrap_or(u64::MAX);
+            places.push(Place { op, offset, virt: part.offset, len: part.len });
+        },
+    )
 }
 
 /// Has `call` move all pieces, some at a time; it says how many bytes it moved. `addr` gives the address of an operation.

@@ -6,12 +6,11 @@
 use std::{fmt, sync::Arc};
 
 use super::super::{
-    Control, DirectMap, Lookaside, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts,
-    finish_writes,
+    Control, DirectMap, Lookaside, Metadata, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts, refuse_writes,
 };
-use crate::error::{Reason, Result};
+use crate::error::Result;
 
-/// Refuses writes with [`Reason::ReadOnly`] and hands everything else through.
+/// Refuses writes with [`Reason::ReadOnly`](crate::Reason::ReadOnly) and hands everything else through.
 ///
 /// A direct map is handed through as one that [refuses writes](DirectMap::read_only). The memory may still change: others can
 /// write to it, so what is live stays live.
@@ -51,10 +50,7 @@ impl PhysicalMemory for ReadOnlyLayer {
     }
 
     fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
-        for op in &mut *ops {
-            op.outcome = Outcome::Failed { offset: 0, reason: Reason::ReadOnly };
-        }
-        finish_writes("read-only layer", ops)
+        refuse_writes("read-only layer", ops)
     }
 
     fn metadata(&self) -> Metadata {
@@ -87,7 +83,8 @@ mod tests {
     use super::*;
     use crate::{
         address::PhysAddr,
-        memory::{Liveness, PhysicalMemoryExt},
+        error::Reason,
+        memory::{Liveness, Outcome, PhysicalMemoryExt},
         testkit::{LockedMemory, ScriptedMemory},
     };
 

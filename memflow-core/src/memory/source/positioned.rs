@@ -8,13 +8,13 @@ use std::{fmt, fs::File, io, sync::Arc};
 
 use super::{
     super::{
-        Liveness, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, Piece, RunMap, TargetFacts, finish_reads,
+        Liveness, Metadata, Outcome, PhysRead, PhysWrite, PhysicalMemory, RunMap, TargetFacts, finish_reads,
         finish_writes,
     },
     SourceConfig, extents,
 };
 use crate::{
-    address::{PhysAddr, PhysRange},
+    address::PhysAddr,
     error::{Reason, Result},
 };
 
@@ -85,36 +85,24 @@ impl<S: ByteSource> PositionedMemory<S> {
         len: usize,
         mut transfer: impl FnMut(usize, usize, u64) -> (usize, Option<io::Error>),
     ) -> Outcome {
-        let Some(range) = PhysRange::new(addr, len as u64) else {
-            return Outcome::Failed { offset: 0, reason: Reason::OutOfRange };
+        let missing = |phys| match self.excluded.find(phys) {
+            Some(_) => Reason::Excluded { phys },
+            None => Reason::NotInImage { phys },
         };
-        let mut outcome = Outcome::Done;
-        for piece in self.runs.pieces(range) {
-            match piece {
-                Piece::Gap { range } => {
-                    let phys = range.start();
-                    let reason = match self.excluded.find(phys) {
-                        Some(_) => Reason::Excluded { phys },
-                        None => Reason::NotInImage { phys },
-                    };
-                    outcome.fail(phys.offset_from(addr).unwrap_or(0), reason);
-                }
-                Piece::Present { range, offset, .. } => {
-                    let from = range.start().offset_from(addr).unwrap_or(0);
-                    // Both are at most `len`, which is a usize.
-                    let (moved, error) = transfer(from as usize, range.len() as usize, offset);
-                    if (moved as u64) < range.len() {
-                        let phys = range.start().wrapping_add(moved as u64);
-                        let reason = match error {
-                            Some(error) if error.kind() == io::ErrorKind::InvalidData => Reason::Damaged { phys },
-                            Some(error) => Reason::Io { errno: error.raw_os_error().unwrap_or(0) },
-                            None => Reason::Truncated { phys },
-                        };
-                        outcome.fail(from.saturating_add(moved as u64), reason);
-                    }
-                }
+        let mut transferred = Outcome::Done;
+        let mut outcome = self.runs.cut(addr, len, missing, |part| {
+            let (moved, error) = transfer(part.from, part.len, part.offset);
+            if moved < part.len {
+                let phys = part.range.start().wrapping_add(moved as u64);
+                let reason = match error {
+                    Some(error) if error.kind() == io::ErrorKind::InvalidData => Reason::Damaged { phys },
+                    Some(error) => Reason::Io { errno: error.raw_os_error().unwrap_or(0) },
+                    None => Reason::Truncated { phys },
+                };
+                transferred.fail(part.from.saturating_add(moved) as u64, reason);
             }
-        }
+        });
+        outcome.add_part(0, transferred);
         outcome
     }
 }
