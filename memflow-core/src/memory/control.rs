@@ -106,60 +106,11 @@ impl std::fmt::Debug for Pause {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
     use super::*;
-    use crate::memory::{BufferMemory, Metadata, PhysRead, PhysWrite, RunMap, SourceConfig, TargetFacts};
-
-    struct Machine {
-        memory: BufferMemory,
-        running: AtomicBool,
-        resumed: AtomicUsize,
-        stubborn: bool,
-    }
-
-    impl Control for Machine {
-        fn run_state(&self) -> Result<RunState> {
-            Ok(if self.running.load(Ordering::SeqCst) { RunState::Running } else { RunState::Paused })
-        }
-
-        fn pause(&self) -> Result<()> {
-            self.running.store(false, Ordering::SeqCst);
-            if self.stubborn { Err(Error::Cancelled) } else { Ok(()) }
-        }
-
-        fn resume(&self) -> Result<()> {
-            self.resumed.fetch_add(1, Ordering::SeqCst);
-            self.running.store(true, Ordering::SeqCst);
-            Ok(())
-        }
-
-        fn registers(&self) -> Result<Vec<VcpuRegisters>> {
-            Ok(Vec::new())
-        }
-    }
-
-    impl PhysicalMemory for Machine {
-        fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
-            self.memory.read_batch(ops)
-        }
-
-        fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
-            self.memory.write_batch(ops)
-        }
-
-        fn metadata(&self) -> Metadata {
-            self.memory.metadata()
-        }
-
-        fn facts(&self) -> &TargetFacts {
-            self.memory.facts()
-        }
-
-        fn control(&self) -> Option<&dyn Control> {
-            Some(self)
-        }
-    }
+    use crate::{
+        memory::{BufferMemory, RunMap, SourceConfig, TargetFacts},
+        testkit::SwitchedMemory,
+    };
 
     fn buffer() -> BufferMemory {
         BufferMemory::new(
@@ -169,46 +120,42 @@ mod tests {
         .unwrap()
     }
 
-    fn machine(running: bool, stubborn: bool) -> Arc<Machine> {
-        Arc::new(Machine {
-            memory: buffer(),
-            running: AtomicBool::new(running),
-            resumed: AtomicUsize::new(0),
-            stubborn,
-        })
+    fn machine(running: bool) -> Arc<SwitchedMemory<BufferMemory>> {
+        Arc::new(SwitchedMemory::new(buffer(), running))
     }
 
     #[test]
     fn what_ran_runs_again_when_the_pause_is_dropped() {
-        let machine = machine(true, false);
+        let machine = machine(true);
         let pause = Pause::new(machine.clone()).unwrap();
         assert_eq!(machine.run_state().unwrap(), RunState::Paused);
         drop(pause);
-        assert_eq!((machine.run_state().unwrap(), machine.resumed.load(Ordering::SeqCst)), (RunState::Running, 1));
+        assert_eq!((machine.run_state().unwrap(), machine.resumes()), (RunState::Running, 1));
     }
 
     #[test]
     fn what_ran_runs_again_after_a_panic() {
-        let machine = machine(true, false);
+        let machine = machine(true);
         let held = machine.clone();
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
             let _pause = Pause::new(held).unwrap();
             std::panic::resume_unwind(Box::new("on purpose"));
         }));
         assert!(panicked.is_err());
-        assert_eq!((machine.run_state().unwrap(), machine.resumed.load(Ordering::SeqCst)), (RunState::Running, 1));
+        assert_eq!((machine.run_state().unwrap(), machine.resumes()), (RunState::Running, 1));
     }
 
     #[test]
     fn what_stood_before_stands_after() {
-        let machine = machine(false, false);
+        let machine = machine(false);
         Pause::new(machine.clone()).unwrap().end().unwrap();
-        assert_eq!((machine.run_state().unwrap(), machine.resumed.load(Ordering::SeqCst)), (RunState::Paused, 0));
+        assert_eq!((machine.run_state().unwrap(), machine.resumes()), (RunState::Paused, 0));
     }
 
     #[test]
     fn pause_that_fails_half_way_leaves_the_target_running() {
-        let machine = machine(true, true);
+        let stubborn = |_: &BufferMemory, running| if running { Ok(()) } else { Err(Error::Cancelled) };
+        let machine = Arc::new(SwitchedMemory::new(buffer(), true).on_switch(stubborn));
         assert!(matches!(Pause::new(machine.clone()), Err(Error::Cancelled)));
         assert_eq!(machine.run_state().unwrap(), RunState::Running);
     }

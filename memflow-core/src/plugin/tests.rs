@@ -3,7 +3,7 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -19,7 +19,7 @@ use crate::{
         PhysicalMemory, PhysicalMemoryExt, Run, RunMap, RunState, SourceConfig, TargetFacts, VcpuRegisters,
         WindowsFacts, X86Registers,
     },
-    testkit::LockedMemory,
+    testkit::{LockedMemory, SwitchedMemory},
 };
 
 /// The same memory, as the other side of the ABI sees it.
@@ -95,65 +95,25 @@ fn registers_of_arm_vcpus_come_across_as_facts() {
     assert_eq!(here.facts(), across(across(here.clone())).facts());
 }
 
-/// Memory of a target that is stopped and let run by a switch, and that fails when it is asked to stop for the third time.
-struct Switched {
-    memory: Arc<BufferMemory>,
-    running: AtomicBool,
-    pauses: AtomicUsize,
-}
-
-impl PhysicalMemory for Switched {
-    fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
-        self.memory.read_batch(ops)
-    }
-
-    fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
-        self.memory.write_batch(ops)
-    }
-
-    fn metadata(&self) -> Metadata {
-        self.memory.metadata()
-    }
-
-    fn facts(&self) -> &TargetFacts {
-        self.memory.facts()
-    }
-
-    fn control(&self) -> Option<&dyn Control> {
-        Some(self)
-    }
-}
-
-impl Control for Switched {
-    fn run_state(&self) -> Result<RunState> {
-        Ok(if self.running.load(Ordering::SeqCst) { RunState::Running } else { RunState::Paused })
-    }
-
-    fn pause(&self) -> Result<()> {
-        match self.pauses.fetch_add(1, Ordering::SeqCst) {
-            0 | 1 => self.running.store(false, Ordering::SeqCst),
-            2 => return Err(Error::Unsupported { what: "stopping".into(), why: "enough".into() }),
-            _ => panic!("on purpose"),
+/// A target that does not stop when it is asked for the third time, and panics when it is asked again.
+fn unwilling() -> Arc<SwitchedMemory<BufferMemory>> {
+    let mut pauses = 0;
+    let memory = SwitchedMemory::new(Arc::into_inner(buffer(0x2000)).unwrap(), true).on_switch(move |_, running| {
+        pauses += usize::from(!running);
+        match pauses {
+            3 if !running => Err(Error::Unsupported { what: "stopping".into(), why: "enough".into() }),
+            4.. if !running => panic!("on purpose"),
+            _ => Ok(()),
         }
-        Ok(())
-    }
-
-    fn resume(&self) -> Result<()> {
-        self.running.store(true, Ordering::SeqCst);
-        Ok(())
-    }
-
-    fn registers(&self) -> Result<Vec<VcpuRegisters>> {
-        // Of both kinds, which no machine has: the order is that of the connector.
-        let x86 = X86Registers { rip: Some(self.pauses.load(Ordering::SeqCst) as u64), ..X86Registers::default() };
-        Ok(vec![VcpuRegisters::AArch64(AArch64Registers::default()), VcpuRegisters::X86(x86)])
-    }
+    });
+    // Of both kinds, which no machine has: the order is that of the connector.
+    let x86 = X86Registers { rip: Some(7), ..X86Registers::default() };
+    Arc::new(memory.with_registers(vec![VcpuRegisters::AArch64(AArch64Registers::default()), VcpuRegisters::X86(x86)]))
 }
 
 #[test]
 fn control_comes_across() {
-    let here =
-        Arc::new(Switched { memory: buffer(0x2000), running: AtomicBool::new(true), pauses: AtomicUsize::new(0) });
+    let here = unwilling();
     let there = across(across(here.clone()));
     let control = there.control().unwrap();
     assert_eq!(control.run_state().unwrap(), RunState::Running);
