@@ -30,6 +30,7 @@ mod open;
 mod options;
 mod plugin;
 mod raw;
+mod split;
 mod unpack;
 pub mod vmware;
 

@@ -24,8 +24,10 @@ use crate::{
     flattened::Flattened,
     image::{PackedImage, ParseOptions, ParsedImage},
     input::{BytesInput, FileInput, InputSource, OwnedInput, ReadAt, View},
+    kdump,
     options::OpenOptions,
     raw::{Choice, MemoryLayout, choose_layout, vmware_pc},
+    split,
     unpack::{self, Bytes, UnpackOptions, Unpacked},
     vmware::{self, State},
 };
@@ -86,7 +88,15 @@ impl fmt::Debug for Snapshot {
 /// ```
 pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
     let input = FileInput::open(path, options.writable)?;
-    match detect(&input)? {
+    let detected = detect(&input)?;
+    if !options.parts.is_empty() && detected != Detected::Container(Container::Kdump) {
+        return Err(Error::Argument {
+            what: "parts".into(),
+            expected: "a kdump file that makedumpfile split".into(),
+            found: path.display().to_string(),
+        });
+    }
+    match detected {
         Detected::Compressed(compression) => {
             refuse_writing(&input, options, "is compressed")?;
             open_compressed(Arc::new(input), compression, options)
@@ -117,7 +127,16 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
         Detected::Container(container) => match container.packed() {
             Some(parser) => {
                 refuse_writing(&input, options, "is compressed")?;
-                open_packed(Arc::new(input), container, parser, options)
+                let input: Arc<dyn ReadAt> = Arc::new(input);
+                let others = match container {
+                    Container::Kdump => split::others(&input, options)?,
+                    _ => Vec::new(),
+                };
+                if others.is_empty() {
+                    return open_packed(input, container, parser, options);
+                }
+                let image = kdump::parse_parts(input.clone(), others, ParseOptions { partial: options.partial })?;
+                open_image(&*input, container, image, options)
             }
             None => open_plain(input, container, options),
         },
@@ -212,12 +231,23 @@ fn open_packed(
     parser: PackedParser,
     options: &OpenOptions<'_>,
 ) -> Result<Snapshot> {
-    refuse_layout(&*input, container, options)?;
-    let path = input.path().to_owned();
-    let PackedImage { image, excluded, blocks } = parser(input, ParseOptions { partial: options.partial })?;
+    let image = parser(input.clone(), ParseOptions { partial: options.partial })?;
+    open_image(&*input, container, image, options)
+}
+
+/// Opens what the index of such a container says.
+fn open_image(
+    input: &dyn ReadAt,
+    container: Container,
+    image: PackedImage,
+    options: &OpenOptions<'_>,
+) -> Result<Snapshot> {
+    refuse_layout(input, container, options)?;
+    let PackedImage { image, excluded, blocks } = image;
     let parsed = Parsed { image, alternatives: Vec::new() };
-    let source = BlockInput::new(&path, blocks, options.unpacked_cache());
-    let memory = PositionedMemory::new(parsed.config(&path), source, Liveness::Frozen, true).with_excluded(excluded);
+    let source = BlockInput::new(input.path(), blocks, options.unpacked_cache());
+    let config = parsed.config(input.path());
+    let memory = PositionedMemory::new(config, source, Liveness::Frozen, true).with_excluded(excluded);
     Ok(parsed.finish(LookasideLayer::over(Arc::new(memory)), Format { container, compression: None }))
 }
 
@@ -226,9 +256,7 @@ fn open_flattened(input: Arc<dyn ReadAt>, options: &OpenOptions<'_>) -> Result<S
     let inside = |error: Error| error.context("inside a flattened dump".to_owned());
     let (input, notes) = Flattened::read(input, ParseOptions { partial: options.partial })?;
     let mut snapshot = match detect(&input).map_err(inside)? {
-        Detected::Container(container) => {
-            open_by_position(Arc::new(input), container, options).map_err(inside)?
-        }
+        Detected::Container(container) => open_by_position(Arc::new(input), container, options).map_err(inside)?,
         Detected::Flattened | Detected::Compressed(_) | Detected::VmwareState => {
             return Err(Error::Unsupported {
                 what: format!("{}: something else than a dump inside a flattened dump", input.path().display()),
@@ -279,11 +307,7 @@ pub fn open_bytes(name: &str, bytes: &[u8], options: &OpenOptions<'_>) -> Result
 }
 
 /// Opens what is in a compressed file, read at random.
-fn open_compressed(
-    input: Arc<dyn ReadAt>,
-    compression: Compression,
-    options: &OpenOptions<'_>,
-) -> Result<Snapshot> {
+fn open_compressed(input: Arc<dyn ReadAt>, compression: Compression, options: &OpenOptions<'_>) -> Result<Snapshot> {
     let unpack_options = UnpackOptions {
         max_unpacked: options.max_unpacked,
         whole: options.unpacked_cache(),

@@ -56,9 +56,7 @@ pub(super) fn open(input: Arc<dyn ReadAt>, options: UnpackOptions<'_>) -> Result
     let result = pass(&mut source, &mut sink, &mut marks);
     match sink.end(result)? {
         Finished::Unpacked(unpacked) => Ok(unpacked),
-        Finished::Dropped { size, notes } => {
-            Ok(Unpacked::blocks(Box::new(Marked { input, marks, size }), notes))
-        }
+        Finished::Dropped { size, notes } => Ok(Unpacked::blocks(Box::new(Marked { input, marks, size }), notes)),
     }
 }
 

@@ -99,11 +99,8 @@ impl<'a> Index<'a> {
 
     /// Moves past bytes that nobody looks at.
     pub(super) fn skip(&mut self, len: u64, what: &str) -> Result<()> {
-        self.at = self
-            .at
-            .checked_add(len)
-            .filter(|next| *next <= self.view.size())
-            .ok_or_else(|| self.cut_short(what))?;
+        self.at =
+            self.at.checked_add(len).filter(|next| *next <= self.view.size()).ok_or_else(|| self.cut_short(what))?;
         Ok(())
     }
 

@@ -117,22 +117,20 @@ impl Members {
                 crc.update(new);
             }
             self.to = to & RING.saturating_sub(1);
+            // What came before an end or before damage is good; the next call comes to it again.
+            if produced > 0 {
+                return Ok(self.ring.get(from..to));
+            }
             match status {
                 TINFLStatus::Done => {
                     self.inside = false;
                     trailer(source, self.crc.take())?;
                 }
-                TINFLStatus::NeedsMoreInput | TINFLStatus::HasMoreOutput if consumed > 0 || produced > 0 => {}
+                TINFLStatus::NeedsMoreInput | TINFLStatus::HasMoreOutput if consumed > 0 => {}
                 TINFLStatus::FailedCannotMakeProgress | TINFLStatus::NeedsMoreInput if more == 0 => {
-                    // What came before the end is good.
-                    if produced == 0 {
-                        return Err(source.cut_short("the rest of the deflate data"));
-                    }
+                    return Err(source.cut_short("the rest of the deflate data"));
                 }
                 _ => return Err(source.view.bad(source.offset(), "valid deflate data", "damaged data")),
-            }
-            if produced > 0 {
-                return Ok(self.ring.get(from..to));
             }
         }
     }

@@ -118,8 +118,10 @@ impl<U: Unpack> Blocks for PieceBlocks<U> {
     }
 
     fn unpack(&self, block: &Block, bytes: &mut [u8]) -> io::Result<()> {
-        let (_, piece, _) =
-            self.pieces.find(block.start).ok_or_else(|| damaged(format!("no piece holds offset {:#x}", block.start)))?;
+        let (_, piece, _) = self
+            .pieces
+            .find(block.start)
+            .ok_or_else(|| damaged(format!("no piece holds offset {:#x}", block.start)))?;
         let view = View::new(&*self.input, U::NAME);
         let packed = view.bytes(piece.at, piece.packed, "compressed data").map_err(as_read)?;
         self.unpack
@@ -149,6 +151,9 @@ mod tests {
         assert_eq!(pieces.push(50, 1, u64::MAX, 0), Err(TooLong));
         assert_eq!((pieces.size(), pieces.len(), pieces.longest), (13, 3, 7));
         let at = |offset| pieces.find(offset).map(|(id, piece, len)| (id, piece.at, len));
-        assert_eq!([0, 4, 5, 6, 12].map(at), [Some((0, 10, 5)), Some((0, 10, 5)), Some((1, 30, 1)), Some((2, 40, 7)), Some((2, 40, 7))]);
+        assert_eq!(
+            [0, 4, 5, 6, 12].map(at),
+            [Some((0, 10, 5)), Some((0, 10, 5)), Some((1, 30, 1)), Some((2, 40, 7)), Some((2, 40, 7))]
+        );
     }
 }

@@ -261,7 +261,8 @@ impl<'a> Sink<'a> {
         };
         if held > self.most_held {
             let most = self.most_held;
-            let what = format!("takes more than {most:#x} bytes of memory when unpacked, three quarters of what is available");
+            let what =
+                format!("takes more than {most:#x} bytes of memory when unpacked, three quarters of what is available");
             return Err(self.too_much(source, what));
         }
         self.reporter.report(source.offset(), source.view.size(), self.unpacked)
@@ -294,7 +295,8 @@ impl<'a> Sink<'a> {
     fn too_much(&self, source: &Source<'_>, what: String) -> Error {
         Error::File {
             path: source.view.path().to_owned(),
-            problem: format!("{what}; unpack it to a file with `{}` and open that, or allow more", self.unpack_with).into(),
+            problem: format!("{what}; unpack it to a file with `{}` and open that, or allow more", self.unpack_with)
+                .into(),
         }
     }
 

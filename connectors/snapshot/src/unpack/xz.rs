@@ -237,7 +237,9 @@ fn pass(source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<()> {
             Ok(_) if at_end => return Err(source.cut_short("the rest of an xz stream")),
             // The first call without progress is not an error yet.
             Ok(Status::Ok) => {}
-            Ok(_) => return Err(source.view.bad(source.offset(), "a valid xz stream", "data at which the decoder stops")),
+            Ok(_) => {
+                return Err(source.view.bad(source.offset(), "a valid xz stream", "data at which the decoder stops"));
+            }
             Err(XzError::MemLimit) => {
                 let found = "a dictionary above 128 MiB; unpack it with `xz -d`";
                 return Err(source.view.bad(source.offset(), "a valid xz stream", found));

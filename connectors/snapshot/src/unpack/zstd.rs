@@ -93,7 +93,8 @@ fn from_table(view: &View<'_>) -> Result<Option<Pieces>> {
     if header.map(|field| u64::from(field.get())) != [u64::from(TABLE_MAGIC), body] {
         return Ok(None);
     }
-    let entries = view.bytes(at.saturating_add(SKIPPABLE_HEADER), body.saturating_sub(footer_len), "a table of frames")?;
+    let entries =
+        view.bytes(at.saturating_add(SKIPPABLE_HEADER), body.saturating_sub(footer_len), "a table of frames")?;
     let mut pieces = Pieces::default();
     let mut next: u64 = 0;
     for entry in entries.chunks(usize::try_from(entry_len).unwrap_or(usize::MAX)) {
