@@ -417,3 +417,20 @@ fn claims_without_bytes_are_refused_at_once() {
     assert_eq!(read(&*snapshot.memory, 0xffff, 2).unwrap(), [0, 0]);
     assert!(started.elapsed() < std::time::Duration::from_secs(20), "took {:?}", started.elapsed());
 }
+
+#[test]
+fn hole_behind_the_first_bytes_ends_in_an_error_soon() {
+    let (_dir, path) = file(b"\xfd7zXZ\0");
+    let hole = std::fs::File::options().write(true).open(&path).unwrap();
+    hole.set_len(1 << 30).unwrap();
+    let started = std::time::Instant::now();
+    assert!(open_error(&path, &OpenOptions::default()).contains("with 1 MiB of padding at most"));
+    std::fs::write(&path, xz(&pattern(1, 0x2000), Some(0x1000))).unwrap();
+    let end = std::fs::metadata(&path).unwrap().len();
+    for (padding, good) in [(4, true), (400, true), (0xf_fff0, true), (2, false), (0x10_0000, false)] {
+        hole.set_len(end).unwrap();
+        hole.set_len(end + padding).unwrap();
+        assert_eq!(open(&path, &OpenOptions::default()).is_ok(), good, "{padding:#x}");
+    }
+    assert!(started.elapsed() < std::time::Duration::from_secs(20), "took {:?}", started.elapsed());
+}

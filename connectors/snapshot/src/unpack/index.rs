@@ -22,6 +22,9 @@ use crate::input::{ReadAt, View};
 /// Bytes read for a header that is not at hand: the next headers are often behind it.
 const WINDOW: u64 = 4096;
 
+/// Bytes read at a time where nothing but zeros is expected.
+const LONG_WINDOW: usize = 256 << 10;
+
 /// What a walk found.
 pub(super) enum Scan {
     /// Pieces that are read at random.
@@ -112,8 +115,9 @@ impl<'a> Index<'a> {
     /// True when nothing but zeros is left; moves past them only then.
     pub(super) fn only_zeros_left(&mut self) -> Result<bool> {
         let start = self.at;
+        let mut most = 512;
         loop {
-            let bytes = self.peek(512)?;
+            let bytes = self.peek(most)?;
             if bytes.is_empty() {
                 return Ok(true);
             }
@@ -123,6 +127,9 @@ impl<'a> Index<'a> {
                 return Ok(false);
             }
             self.at = self.at.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+            self.report(0)?;
+            // A file may end in a hole of gigabytes.
+            most = LONG_WINDOW;
         }
     }
 

@@ -33,6 +33,8 @@ use crate::{
 const NAME: &str = "xz";
 /// Memory that the decoder may take: for a dictionary of 128 MiB.
 const MEMORY: u64 = 130 << 20;
+/// Most zeros behind a stream. A stream may be followed by any number of them, but a file of zeros is not an xz file.
+const MAX_PADDING: u64 = 1 << 20;
 const HEADER: u64 = 12;
 const FOOTER: u64 = 12;
 
@@ -87,12 +89,7 @@ fn streams(view: &View<'_>) -> Result<Option<Pieces>> {
     let mut found: Vec<(u64, [u8; 2], Vec<Record>)> = Vec::new();
     let mut end = view.size();
     while end > 0 {
-        // Padding between streams is of zeros, four at a time.
-        let Some(at) = end.checked_sub(4) else { return Err(bad_end(view, end)) };
-        if view.read::<[u8; 4]>(at, "the end of an xz stream")? == [0; 4] {
-            end = at;
-            continue;
-        }
+        end = before_padding(view, end)?;
         let (start, flags, records) = stream(view, end)?;
         found.push((start, flags, records));
         end = start;
@@ -109,6 +106,28 @@ fn streams(view: &View<'_>) -> Result<Option<Pieces>> {
         }
     }
     Ok((pieces.len() > 1).then_some(pieces))
+}
+
+/// The end of the stream before the padding that ends at `end`: zeros, four at a time.
+fn before_padding(view: &View<'_>, end: u64) -> Result<u64> {
+    let len = end.min(MAX_PADDING);
+    let start = end.saturating_sub(len);
+    let mut at = end;
+    // The last bytes first, as there is seldom more than a few.
+    for chunk in [256, len] {
+        let from = end.saturating_sub(chunk).max(start);
+        let bytes = view.bytes(from, end.saturating_sub(from), "the end of an xz stream")?;
+        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            let zeros = bytes.len().saturating_sub(last).saturating_sub(1);
+            at = end.saturating_sub(u64::try_from(zeros).unwrap_or(0) & !3);
+            break;
+        }
+        at = from;
+    }
+    match at > start || start == 0 {
+        true => Ok(at),
+        false => Err(view.bad(at, "the end of an xz stream, with 1 MiB of padding at most", "more zeros")),
+    }
 }
 
 fn bad_end(view: &View<'_>, end: u64) -> Error {
