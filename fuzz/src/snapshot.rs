@@ -7,12 +7,11 @@ use std::{io, path::Path};
 use memflow_core::{
     Error, PhysAddr, Result,
     error::Reason,
-    memory::{Outcome, PhysRead, RunMap},
+    memory::{Outcome, PhysRead, PhysicalMemoryExt, RunMap},
 };
 use memflow_snapshot::{
-    BytesInput, OpenOptions, ParseOptions, ParsedImage, ReadAt, crash_dump, elf, firmware, lime, open_bytes,
-    unpack::{self, UnpackOptions, Unpacked},
-    vmware,
+    BytesInput, MemoryLayout, OpenOptions, ParseOptions, ParsedImage, ReadAt, crash_dump, elf, firmware, lime,
+    open_bytes, vmware,
 };
 
 /// The name of the input in errors.
@@ -92,22 +91,48 @@ pub fn runs(data: &[u8]) {
 
 /// gzip streams.
 pub fn gzip(data: &[u8]) {
-    unpacked(data, unpack::gzip);
+    compressed(&[0x1f, 0x8b, 8], data);
+}
+
+/// LZ4 frames; those of the older kind if the first byte says so.
+pub fn lz4(data: &[u8]) {
+    let legacy = data.first() == Some(&2);
+    compressed(if legacy { &[0x02, 0x21, 0x4c, 0x18] } else { &[0x04, 0x22, 0x4d, 0x18] }, data);
+}
+
+/// xz streams.
+pub fn xz(data: &[u8]) {
+    compressed(b"\xfd7zXZ\0", data);
 }
 
 /// Zstandard streams.
 pub fn zstd(data: &[u8]) {
-    unpacked(data, unpack::zstd);
+    let skippable = data.get(1..4) == Some(&[0x2a, 0x4d, 0x18]);
+    compressed(if skippable { &[0x50, 0x2a, 0x4d, 0x18] } else { &[0x28, 0xb5, 0x2f, 0xfd] }, data);
 }
 
-fn unpacked(data: &[u8], unpack: fn(&dyn ReadAt, UnpackOptions<'_>) -> Result<Unpacked>) {
-    let input = BytesInput::new(NAME.as_ref(), data);
+/// A stream that begins as its compression does: kept whole, and read at random. Both hold the same.
+fn compressed(magic: &[u8], data: &[u8]) {
+    let mut file = magic.to_vec();
+    file.extend(data.get(magic.len()..).unwrap_or_default());
+    open(&file);
     for partial in [false, true] {
-        let options = UnpackOptions { max_unpacked: Some(MAX_UNPACKED), partial, ..UnpackOptions::default() };
-        match unpack(&input, options) {
-            Ok(unpacked) => assert!(unpacked.bytes.bytes().len() as u64 <= MAX_UNPACKED),
-            Err(error) => assert_readable(&error),
-        }
+        // What comes out is taken as it is, so that its bytes can be compared.
+        let with = |cache| {
+            let layout = MemoryLayout::Runs(RunMap::flat(1));
+            let options = OpenOptions {
+                max_unpacked: Some(MAX_UNPACKED),
+                unpacked_cache: cache,
+                partial,
+                layout,
+                ..OpenOptions::default()
+            };
+            let mut byte = [0];
+            let snapshot = open_bytes(NAME, &file, &options).ok()?;
+            snapshot.memory.read_into(PhysAddr::new(0), &mut byte).ok().map(|()| byte)
+        };
+        let (whole, at_random) = (with(None), with(Some(0)));
+        assert!(whole == at_random, "{whole:?} and {at_random:?}");
     }
 }
 

@@ -28,8 +28,12 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Compression {
-    /// gzip (RFC 1952).
+    /// gzip (RFC 1952), BGZF too.
     Gzip,
+    /// LZ4, in frames of either kind.
+    Lz4,
+    /// xz.
+    Xz,
     /// Zstandard (RFC 8878).
     Zstd,
 }
@@ -47,6 +51,8 @@ impl fmt::Display for Compression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Gzip => "gzip",
+            Self::Lz4 => "lz4",
+            Self::Xz => "xz",
             Self::Zstd => "zstd",
         })
     }
@@ -100,8 +106,6 @@ const FOREIGN: &[Foreign] = &[
         way_out: "restore the domain and use `virsh dump --memory-only`",
     },
     Foreign { magic: b"QFI\xfb", name: "a qcow2 disk image", way_out: "a memory image is needed, not a disk" },
-    Foreign { magic: b"\xfd7zXZ\0", name: "an xz-compressed file", way_out: "unpack it with `xz -d`" },
-    Foreign { magic: b"\x04\x22\x4d\x18", name: "an lz4-compressed file", way_out: "unpack it with `lz4 -d`" },
     Foreign { magic: b"BZh", name: "a bzip2-compressed file", way_out: "unpack it with `bzip2 -d`" },
     Foreign { magic: b"PK\x03\x04", name: "a zip archive", way_out: "unpack it with `unzip`" },
     Foreign { magic: b"7z\xbc\xaf\x27\x1c", name: "a 7z archive", way_out: "unpack it with `7z x`" },
@@ -113,6 +117,13 @@ pub(crate) const ZSTD_MAGIC: u32 = 0xfd2f_b528;
 pub(crate) const ZSTD_SKIPPABLE_MAGIC: u32 = 0x184d_2a50;
 /// First bytes of a gzip member: magic and the only method there is.
 pub(crate) const GZIP_MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+
+/// First four bytes of an LZ4 frame, little-endian.
+pub(crate) const LZ4_MAGIC: u32 = 0x184d_2204;
+/// The same of the older kind.
+pub(crate) const LZ4_LEGACY_MAGIC: u32 = 0x184c_2102;
+/// First bytes of an xz stream.
+pub(crate) const XZ_MAGIC: [u8; 6] = *b"\xfd7zXZ\0";
 
 /// Tells what an input is.
 ///
@@ -145,6 +156,12 @@ pub(crate) fn detect(input: &dyn ReadAt) -> Result<Detected> {
     let first = head.first_chunk().copied().map(u32::from_le_bytes);
     if first.is_some_and(|first| first == ZSTD_MAGIC || first & !0xf == ZSTD_SKIPPABLE_MAGIC) {
         return Ok(Detected::Compressed(Compression::Zstd));
+    }
+    if first.is_some_and(|first| first == LZ4_MAGIC || first == LZ4_LEGACY_MAGIC) {
+        return Ok(Detected::Compressed(Compression::Lz4));
+    }
+    if head.starts_with(&XZ_MAGIC) {
+        return Ok(Detected::Compressed(Compression::Xz));
     }
     match FOREIGN.iter().find(|foreign| head.starts_with(foreign.magic)) {
         Some(Foreign { name, way_out, .. }) => Err(Error::Unsupported {

@@ -17,6 +17,7 @@ use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use memflow_core::{
@@ -38,6 +39,20 @@ pub trait ReadAt: Send + Sync {
     /// # Errors
     /// What the system says.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+}
+
+impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
+    fn path(&self) -> &Path {
+        (**self).path()
+    }
+
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        (**self).read_at(offset, buf)
+    }
 }
 
 /// A file.
@@ -287,6 +302,10 @@ impl<'a> View<'a> {
                     at = at.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What is compressed and makes no sense is damage of the file, as any other.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Err(self.bad(at, what.to_owned(), format!("damaged data ({error})")));
+                }
                 Err(error) => return Err(Error::io(format!("reading {} at {at:#x}", self.path().display()), error)),
             }
         }

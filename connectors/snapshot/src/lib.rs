@@ -1,14 +1,14 @@
 //! Connector for files that hold physical memory: raw images, LiME, AVML, ELF cores, kdump, Windows crash dumps, VMware snapshots; most
-//! also gzip- or zstd-compressed.
+//! also in gzip, zstd, xz or LZ4.
 //!
-//! [`open`] tells what a file is by its content, finds out which physical addresses it holds, and maps it, or unpacks it into
-//! memory. Files are taken as they are or refused with a reason; what a person should know is in [`Snapshot::notes`].
+//! [`open`] tells what a file is by its content, finds out which physical addresses it holds, and maps it, or unpacks what is
+//! read of it. Files are taken as they are or refused with a reason; what a person should know is in [`Snapshot::notes`].
 //!
 //! ```text
 //! path → input → detect ─┬─────────────▶ elf │ lime │ crash_dump │ raw → runs, facts → mapped file, or positional reads
 //!                        ├─────────────▶ avml │ kdump → runs, facts, blocks → unpacked as it is read
 //!                        ├─ flattened ─▶ any of these → positional reads
-//!                        └─ unpack ────▶ any of these → buffer
+//!                        └─ unpack ────▶ any of these → positional reads, unpacked as they come
 //! ```
 //!
 //! Each parser is a function from bytes by position ([`ReadAt`]) to a [`ParsedImage`], and knows nothing of files.
@@ -30,7 +30,8 @@ mod open;
 mod options;
 mod plugin;
 mod raw;
-pub mod unpack;
+mod split;
+mod unpack;
 pub mod vmware;
 
 pub use self::{

@@ -18,15 +18,17 @@ use memflow_core::{
 };
 
 use crate::{
-    blocks::BlockInput,
+    blocks::{BlockInput, Blocks},
     container::{Container, PackedParser},
     detect::{Compression, Detected, Format, detect},
     flattened::Flattened,
     image::{PackedImage, ParseOptions, ParsedImage},
     input::{BytesInput, FileInput, InputSource, OwnedInput, ReadAt, View},
+    kdump,
     options::OpenOptions,
     raw::{Choice, MemoryLayout, choose_layout, vmware_pc},
-    unpack::{self, UnpackOptions, Unpacked},
+    split,
+    unpack::{self, Bytes, UnpackOptions, Unpacked},
     vmware::{self, State},
 };
 
@@ -86,10 +88,18 @@ impl fmt::Debug for Snapshot {
 /// ```
 pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
     let input = FileInput::open(path, options.writable)?;
-    match detect(&input)? {
+    let detected = detect(&input)?;
+    if !options.parts.is_empty() && detected != Detected::Container(Container::Kdump) {
+        return Err(Error::Argument {
+            what: "parts".into(),
+            expected: "a kdump file that makedumpfile split".into(),
+            found: path.display().to_string(),
+        });
+    }
+    match detected {
         Detected::Compressed(compression) => {
             refuse_writing(&input, options, "is compressed")?;
-            open_compressed(&input, compression, options)
+            open_compressed(Arc::new(input), compression, options)
         }
         Detected::Flattened => {
             refuse_writing(&input, options, "is flattened")?;
@@ -117,7 +127,16 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
         Detected::Container(container) => match container.packed() {
             Some(parser) => {
                 refuse_writing(&input, options, "is compressed")?;
-                open_packed(Arc::new(input), container, parser, options)
+                let input: Arc<dyn ReadAt> = Arc::new(input);
+                let others = match container {
+                    Container::Kdump => split::others(&input, options)?,
+                    _ => Vec::new(),
+                };
+                if others.is_empty() {
+                    return open_packed(input, container, parser, options);
+                }
+                let image = kdump::parse_parts(input.clone(), others, ParseOptions { partial: options.partial })?;
+                open_image(&*input, container, image, options)
             }
             None => open_plain(input, container, options),
         },
@@ -212,12 +231,23 @@ fn open_packed(
     parser: PackedParser,
     options: &OpenOptions<'_>,
 ) -> Result<Snapshot> {
-    refuse_layout(&*input, container, options)?;
-    let path = input.path().to_owned();
-    let PackedImage { image, excluded, blocks } = parser(input, ParseOptions { partial: options.partial })?;
+    let image = parser(input.clone(), ParseOptions { partial: options.partial })?;
+    open_image(&*input, container, image, options)
+}
+
+/// Opens what the index of such a container says.
+fn open_image(
+    input: &dyn ReadAt,
+    container: Container,
+    image: PackedImage,
+    options: &OpenOptions<'_>,
+) -> Result<Snapshot> {
+    refuse_layout(input, container, options)?;
+    let PackedImage { image, excluded, blocks } = image;
     let parsed = Parsed { image, alternatives: Vec::new() };
-    let source = BlockInput::new(&path, blocks, options.unpacked_cache());
-    let memory = PositionedMemory::new(parsed.config(&path), source, Liveness::Frozen, true).with_excluded(excluded);
+    let source = BlockInput::new(input.path(), blocks, options.unpacked_cache());
+    let config = parsed.config(input.path());
+    let memory = PositionedMemory::new(config, source, Liveness::Frozen, true).with_excluded(excluded);
     Ok(parsed.finish(LookasideLayer::over(Arc::new(memory)), Format { container, compression: None }))
 }
 
@@ -226,15 +256,7 @@ fn open_flattened(input: Arc<dyn ReadAt>, options: &OpenOptions<'_>) -> Result<S
     let inside = |error: Error| error.context("inside a flattened dump".to_owned());
     let (input, notes) = Flattened::read(input, ParseOptions { partial: options.partial })?;
     let mut snapshot = match detect(&input).map_err(inside)? {
-        Detected::Container(container) => match container.packed() {
-            Some(parser) => open_packed(Arc::new(input), container, parser, options).map_err(inside)?,
-            None => {
-                let parsed = parse(&input, container, options).map_err(inside)?;
-                let config = parsed.config(input.path());
-                let memory = PositionedMemory::new(config, InputSource::new(input), Liveness::Frozen, true);
-                parsed.finish(LookasideLayer::over(Arc::new(memory)), Format { container, compression: None })
-            }
-        },
+        Detected::Container(container) => open_by_position(Arc::new(input), container, options).map_err(inside)?,
         Detected::Flattened | Detected::Compressed(_) | Detected::VmwareState => {
             return Err(Error::Unsupported {
                 what: format!("{}: something else than a dump inside a flattened dump", input.path().display()),
@@ -269,7 +291,9 @@ pub fn open_bytes(name: &str, bytes: &[u8], options: &OpenOptions<'_>) -> Result
     let input = BytesInput::new(name.as_ref(), bytes);
     refuse_writing(&input, options, "lies in memory")?;
     let container = match detect(&input)? {
-        Detected::Compressed(compression) => return open_compressed(&input, compression, options),
+        Detected::Compressed(compression) => {
+            return open_compressed(Arc::new(OwnedInput::copy(name.as_ref(), bytes)?), compression, options);
+        }
         Detected::Flattened => return open_flattened(Arc::new(OwnedInput::copy(name.as_ref(), bytes)?), options),
         Detected::VmwareState => return Err(not_a_file(&input)),
         Detected::Container(container) => container,
@@ -282,40 +306,75 @@ pub fn open_bytes(name: &str, bytes: &[u8], options: &OpenOptions<'_>) -> Result
     Ok(parsed.finish(Arc::new(memory), Format { container, compression: None }))
 }
 
-fn open_compressed(input: &dyn ReadAt, compression: Compression, options: &OpenOptions<'_>) -> Result<Snapshot> {
+/// Opens what is in a compressed file, read at random.
+fn open_compressed(input: Arc<dyn ReadAt>, compression: Compression, options: &OpenOptions<'_>) -> Result<Snapshot> {
     let unpack_options = UnpackOptions {
         max_unpacked: options.max_unpacked,
+        whole: options.unpacked_cache(),
         partial: options.partial,
         on_progress: options.on_progress,
     };
-    let Unpacked { bytes, notes } = match compression {
-        Compression::Gzip => unpack::gzip(input, unpack_options)?,
-        Compression::Zstd => unpack::zstd(input, unpack_options)?,
-    };
-    let inner = BytesInput::new(input.path(), bytes.bytes());
-    let inside = |error: Error| error.context(format!("inside the {compression} stream"));
-    let keep = |bytes: PageBuffer| Arc::new(OwnedInput::new(input.path(), bytes));
-    let mut snapshot = match detect(&inner).map_err(inside)? {
-        Detected::Compressed(again) => {
-            return Err(Error::Unsupported {
-                what: format!("{}: a {again} stream inside a {compression} stream", input.path().display()),
-                why: "one compression is unpacked; unpack the outer one first".to_owned(),
-            });
-        }
-        Detected::Flattened => open_flattened(keep(bytes), options).map_err(inside)?,
-        Detected::VmwareState => return Err(not_a_file(&inner)),
-        Detected::Container(container) => match container.packed() {
-            Some(parser) => open_packed(keep(bytes), container, parser, options).map_err(inside)?,
-            None => {
-                let parsed = parse(&inner, container, options).map_err(inside)?;
-                let memory = BufferMemory::new(parsed.config(input.path()), bytes)?;
-                parsed.finish(Arc::new(memory), Format { container, compression: None })
-            }
-        },
-    };
+    let path = input.path().to_owned();
+    let Unpacked { bytes, notes } = unpack::open(input, compression, unpack_options)?;
+    let mut snapshot = match bytes {
+        Bytes::Whole(bytes) => open_whole(&path, bytes, options),
+        Bytes::Blocks(blocks) => open_blocks(&path, blocks, options),
+    }
+    .map_err(|error| error.context(format!("inside the {compression} stream")))?;
     snapshot.format.compression = Some(compression);
     snapshot.notes.splice(0..0, notes);
     Ok(snapshot)
+}
+
+/// Opens what was unpacked and is small enough to be kept.
+fn open_whole(path: &Path, bytes: PageBuffer, options: &OpenOptions<'_>) -> Result<Snapshot> {
+    let inner = BytesInput::new(path, bytes.bytes());
+    match detect(&inner)? {
+        Detected::Container(container) if container.packed().is_none() => {
+            let parsed = parse(&inner, container, options)?;
+            let memory = BufferMemory::new(parsed.config(path), bytes)?;
+            Ok(parsed.finish(Arc::new(memory), Format { container, compression: None }))
+        }
+        detected => open_inner(Arc::new(OwnedInput::new(path, bytes)), detected, options),
+    }
+}
+
+/// Opens what is unpacked as it is read.
+fn open_blocks(path: &Path, blocks: Box<dyn Blocks>, options: &OpenOptions<'_>) -> Result<Snapshot> {
+    let cache = options.unpacked_cache();
+    let input = BlockInput::new(path, blocks, cache);
+    let detected = detect(&input)?;
+    if !matches!(detected, Detected::Container(container) if container.packed().is_some()) {
+        return open_inner(Arc::new(input), detected, options);
+    }
+    // What is compressed twice has two caches, which share what may be kept.
+    let half = cache / 2;
+    let input = BlockInput::new(path, input.into_blocks(), half);
+    open_inner(Arc::new(input), detected, &OpenOptions { unpacked_cache: Some(half), ..options.clone() })
+}
+
+/// Opens what a compressed file holds.
+fn open_inner(input: Arc<dyn ReadAt>, detected: Detected, options: &OpenOptions<'_>) -> Result<Snapshot> {
+    match detected {
+        Detected::Compressed(again) => Err(Error::Unsupported {
+            what: format!("{}: a {again} stream inside another", input.path().display()),
+            why: "one compression is unpacked; unpack the outer one first".to_owned(),
+        }),
+        Detected::Flattened => open_flattened(input, options),
+        Detected::VmwareState => Err(not_a_file(&*input)),
+        Detected::Container(container) => open_by_position(input, container, options),
+    }
+}
+
+/// Opens a container in bytes that are read by position and do not change.
+fn open_by_position(input: Arc<dyn ReadAt>, container: Container, options: &OpenOptions<'_>) -> Result<Snapshot> {
+    if let Some(parser) = container.packed() {
+        return open_packed(input, container, parser, options);
+    }
+    let parsed = parse(&*input, container, options)?;
+    let config = parsed.config(input.path());
+    let memory = PositionedMemory::new(config, InputSource::new(input), Liveness::Frozen, true);
+    Ok(parsed.finish(LookasideLayer::over(Arc::new(memory)), Format { container, compression: None }))
 }
 
 fn refuse_writing(input: &dyn ReadAt, options: &OpenOptions<'_>, why: &str) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! Owns: [`OpenOptions`] and its parts. Must not know: formats.
 
-use std::{fmt, ops::ControlFlow};
+use std::{fmt, ops::ControlFlow, path::PathBuf};
 
 use memflow_core::address::MIB;
 
@@ -32,12 +32,15 @@ pub struct OpenOptions<'a> {
     pub live: Option<bool>,
     /// Take writes, and write them to the file. Not for compressed files.
     pub writable: bool,
-    /// Most bytes to unpack; `None` for three quarters of the memory that is available.
+    /// Most bytes to unpack of a stream that cannot be entered in its middle, which is unpacked once when it is opened; `None`: as
+    /// many as three quarters of the memory that is available can hold, compressed anew.
     pub max_unpacked: Option<u64>,
-    /// Bytes of a file whose memory is compressed piece by piece that are kept unpacked; `None` for 256 MiB.
+    /// Bytes of a compressed file that are kept unpacked; `None` for 256 MiB.
     pub unpacked_cache: Option<u64>,
     /// Open what is there of a file that was cut short or is damaged. What is missing is then said in the notes.
     pub partial: bool,
+    /// The other files of a dump that was split. None: those that lie beside it are found by what they hold.
+    pub parts: Vec<PathBuf>,
     /// Told how unpacking goes on.
     pub on_progress: Option<OnProgress<'a>>,
 }
@@ -58,6 +61,7 @@ impl fmt::Debug for OpenOptions<'_> {
             .field("max_unpacked", &self.max_unpacked)
             .field("unpacked_cache", &self.unpacked_cache)
             .field("partial", &self.partial)
+            .field("parts", &self.parts)
             .finish_non_exhaustive()
     }
 }

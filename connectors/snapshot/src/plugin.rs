@@ -2,7 +2,10 @@
 //!
 //! Owns: the descriptor, built in or in a file of its own. Must not know: formats.
 
-use std::{ops::ControlFlow, path::Path};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 use memflow_core::{
     Error, Result,
@@ -27,8 +30,9 @@ use crate::{
         live: flag => "whether the bytes may change while they are read; without it those of raw images may",
         writable: flag => "take writes, and write them to the file",
         unpacked_cache: size = 256MiB
-            => "bytes that are kept unpacked of a file whose memory is compressed piece by piece",
-        max_unpacked: size => "most bytes to unpack, three quarters of the available memory unless given",
+            => "bytes that are kept unpacked of a compressed file",
+        max_unpacked: size => "most bytes to unpack when it is opened, what three quarters of the available memory hold unless given",
+        parts: text => "other files of a split dump, with commas between them; without it those beside the first",
     ),
 )]
 fn open(request: &ConnectorRequest<'_>) -> Result<Connection> {
@@ -67,6 +71,7 @@ fn options(args: &Args) -> Result<OpenOptions<'static>> {
         writable: args.flag("writable")?.unwrap_or(false),
         max_unpacked: args.size("max_unpacked")?,
         unpacked_cache: args.size("unpacked_cache")?,
+        parts: args.text("parts")?.map_or_else(Vec::new, |files| files.split(',').map(PathBuf::from).collect()),
         on_progress: None,
     })
 }

@@ -9,7 +9,7 @@ use common::{
     qemu_note, zstd_raw,
 };
 use memflow_core::memory::{PhysicalMemoryExt, RunMap};
-use memflow_snapshot::{BytesInput, OpenOptions, ParseOptions, ReadAt, crash_dump, elf, lime, open_bytes, unpack};
+use memflow_snapshot::{BytesInput, OpenOptions, ParseOptions, ReadAt, crash_dump, elf, lime, open_bytes};
 
 /// What one case may take at most, on a machine that has other things to do too.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -147,23 +147,18 @@ fn mutated_lime_never_panics() {
     mutate(&write_lime(&ranges), 20_000, |bytes| check_parser(lime::parse, bytes));
 }
 
-/// Unpacks both ways under a small limit.
+/// Opens both ways under a small limit, kept whole and read at random, and reads what is there.
 fn check_packed(bytes: &[u8]) {
     const LIMIT: u64 = 1 << 20;
-    for partial in [false, true] {
-        let options = unpack::UnpackOptions { max_unpacked: Some(LIMIT), partial, ..Default::default() };
-        let unpacked = if bytes.starts_with(&[0x1f]) {
-            unpack::gzip(&input(bytes), options)
-        } else {
-            unpack::zstd(&input(bytes), options)
-        };
-        if let Ok(unpacked) = unpacked {
-            assert!(unpacked.bytes.bytes().len() as u64 <= LIMIT);
+    for (partial, cache) in [(false, None), (true, None), (false, Some(0)), (true, Some(0))] {
+        let options =
+            OpenOptions { max_unpacked: Some(LIMIT), partial, unpacked_cache: cache, ..OpenOptions::default() };
+        let Ok(snapshot) = open_bytes("hostile", bytes, &options) else { continue };
+        for run in snapshot.memory.metadata().runs.runs().iter().take(4) {
+            // Whatever comes, it comes soon and is an answer.
+            let _ = snapshot.memory.read_into(run.range.start(), &mut [0; 64]);
+            let _ = snapshot.memory.read_into(run.range.last().unwrap(), &mut [0; 1]);
         }
-    }
-    let options = OpenOptions { max_unpacked: Some(LIMIT), partial: true, ..OpenOptions::default() };
-    if let Ok(snapshot) = open_bytes("hostile", bytes, &options) {
-        runs_lie_inside(&snapshot.memory.metadata().runs, LIMIT.max(bytes.len() as u64));
     }
 }
 
@@ -179,12 +174,29 @@ fn mutated_gzip_never_panics() {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(&compressible()).unwrap();
     mutate(&[encoder.finish().unwrap(), gzip_stored(&pattern(1, 50))].concat(), 10_000, check_packed);
+    mutate(&common::packed::bgzf(&compressible(), 2000), 10_000, check_packed);
 }
 
 #[test]
 fn mutated_zstd_never_panics() {
     let packed = zstd::encode_all(&compressible()[..], 3).unwrap();
     mutate(&[packed, zstd_raw(&pattern(1, 50))].concat(), 10_000, check_packed);
+    mutate(&common::packed::zstd_frames(&compressible(), 2000), 10_000, check_packed);
+    mutate(&common::packed::zstd_seekable(&compressible(), 2000, true), 10_000, check_packed);
+}
+
+#[test]
+fn mutated_lz4_never_panics() {
+    for linked in [false, true] {
+        mutate(&common::packed::lz4(&compressible(), linked), 10_000, check_packed);
+    }
+    mutate(&common::packed::lz4_legacy(&[&compressible()[..]]), 10_000, check_packed);
+}
+
+#[test]
+fn mutated_xz_never_panics() {
+    mutate(&common::packed::xz(&compressible(), None), 10_000, check_packed);
+    mutate(&common::packed::xz(&compressible(), Some(2000)), 10_000, check_packed);
 }
 
 #[test]

@@ -113,16 +113,90 @@ fn number_of_pages_is_that_of_64_bits_where_the_version_has_it() {
     assert_eq!(snapshot.memory.metadata().runs.total_bytes(), PAGE as u64);
 }
 
+/// The part of the sample with the pages of a range: its bitmaps are those of the whole, its descriptors those of its pages.
+fn part(start: u64, end: u64) -> Vec<u8> {
+    Kdump { split: Some((start, end)), ..sample() }.write()
+}
+
 #[test]
-fn part_of_a_split_dump_holds_its_pages_and_says_so() {
-    let whole = sample();
-    let first = Kdump { split: Some((0, 3)), ..whole.clone() };
-    // The descriptors of a part are those of its own pages.
-    let first = Kdump { pages: whole.pages.iter().filter(|(pfn, _)| *pfn < 3).cloned().collect(), ..first };
-    let snapshot = open_bytes("dump", &first.write(), &OpenOptions::default()).unwrap();
+fn part_of_a_split_dump_holds_its_pages_and_says_what_is_missing() {
+    let snapshot = open_bytes("dump", &part(0, 3), &OpenOptions::default()).unwrap();
     assert_eq!(read(&*snapshot.memory, 0x1000, PAGE).unwrap(), pattern(1, PAGE));
     assert!(read(&*snapshot.memory, 0x10_0000, 1).unwrap_err().is_not_in_image());
-    assert!(snapshot.notes[0].starts_with("this is one part of a dump that was split"), "{:?}", snapshot.notes);
+    assert!(
+        snapshot.notes[0]
+            .starts_with("this is one part of a dump that was split; pages in 0x3000-0x1fffff are in files"),
+        "{:?}",
+        snapshot.notes
+    );
+}
+
+#[test]
+fn parts_of_a_split_dump_open_together_from_any_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let parts = [("a.1", part(2, 0x100)), ("zz", part(0, 2)), ("m", part(0x100, 0x200))];
+    for (name, bytes) in &parts {
+        std::fs::write(path(name), bytes).unwrap();
+    }
+    // What else lies beside them: a copy, a dump of something else, no dump at all.
+    std::fs::write(path("copy"), part(0x100, 0x200)).unwrap();
+    let other = Kdump { vmcoreinfo: b"OSRELEASE=6.2.0\n".to_vec(), split: Some((0, 2)), ..sample() };
+    std::fs::write(path("0-other"), other.write()).unwrap();
+    std::fs::write(path("notes.txt"), "notes").unwrap();
+    let whole = open_bytes("whole", &sample().write(), &OpenOptions::default()).unwrap();
+    for (name, _) in &parts {
+        let named = parts.iter().filter(|(other, _)| other != name).map(|(other, _)| path(other)).collect();
+        for parts in [Vec::new(), named] {
+            let snapshot = open(&path(name), &OpenOptions { parts, ..OpenOptions::default() }).unwrap();
+            assert_eq!(snapshot.notes, whole.notes, "{name}");
+            assert_eq!(snapshot.memory.facts(), whole.memory.facts());
+            for (pfn, bytes) in sample().pages {
+                let found = read(&*snapshot.memory, pfn * PAGE as u64, PAGE);
+                match bytes {
+                    Some(bytes) => assert_eq!(found.unwrap(), bytes, "page {pfn}"),
+                    None => {
+                        let reason = Reason::Excluded { phys: PhysAddr::new(pfn * PAGE as u64) };
+                        assert_eq!(found.unwrap_err().reason(), Some(reason));
+                    }
+                }
+            }
+        }
+    }
+    // One part is elsewhere.
+    std::fs::remove_file(path("zz")).unwrap();
+    let snapshot = open(&path("m"), &OpenOptions::default()).unwrap();
+    assert!(snapshot.notes[0].contains("pages in 0x0-0x1fff are in files"), "{:?}", snapshot.notes);
+}
+
+#[test]
+fn parts_that_do_not_belong_together_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let other = Kdump { max_mapnr: 0x180, split: Some((2, 0x100)), ..sample() };
+    let whole = sample().write();
+    for (name, bytes) in [
+        ("first", &part(0, 2)),
+        ("again", &part(0, 2)),
+        ("other", &other.write()),
+        ("whole", &whole),
+        ("raw", &pattern(0, PAGE)),
+    ] {
+        std::fs::write(path(name), bytes).unwrap();
+    }
+    for (name, text) in [
+        ("again", "with other pages, found pages 0x0 to 0x2, and 0x0 to 0x2 there"),
+        ("other", "found a part of another dump"),
+        ("whole", "found a dump that was not split"),
+        ("missing", "opening"),
+    ] {
+        let options = OpenOptions { parts: vec![path(name)], ..OpenOptions::default() };
+        let error = common::open_error(&path("first"), &options);
+        assert!(error.contains(text), "{error}");
+    }
+    let options = OpenOptions { parts: vec![path("first")], ..OpenOptions::default() };
+    let error = common::open_error(&path("raw"), &options);
+    assert!(error.contains("a kdump file that makedumpfile split"), "{error}");
 }
 
 #[test]

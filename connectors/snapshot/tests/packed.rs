@@ -2,20 +2,15 @@
 
 mod common;
 
-use std::{cell::Cell, io::Write, ops::ControlFlow};
+use std::{cell::Cell, ops::ControlFlow};
 
 use common::{
-    error_of, file, gzip_stored, open_error, patched, pattern, read, sample_elf64, sample_lime, zstd_raw,
-    zstd_skippable,
+    error_of, file, gzip_stored, open_error,
+    packed::{bgzf, gzip, lz4, lz4_legacy, xz, zstd_frames, zstd_seekable},
+    patched, pattern, read, sample_elf64, sample_lime, zstd_raw, zstd_skippable,
 };
-use memflow_core::{Error, memory::Liveness};
+use memflow_core::{Error, error::Reason, memory::Liveness};
 use memflow_snapshot::{Compression, Container, OpenOptions, Progress, open, open_bytes};
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
 
 fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 3).unwrap()
@@ -124,9 +119,7 @@ fn damage_is_found_where_it_is() {
         error_of(&patched(packed.clone(), 3, &[0x80]), &default),
         "image: gzip: at offset 0x3: expected no reserved flags, found 0x80"
     );
-    assert!(
-        error_of(&patched(packed, 10, &[7]), &default).contains("expected valid deflate data, found damaged data (")
-    );
+    assert!(error_of(&patched(packed, 10, &[7]), &default).contains("expected valid deflate data, found damaged data"));
     let text = error_of(&patched(zstd_raw(&image), 9, &[0xff, 0xff, 0xff]), &default);
     assert!(text.contains("expected a valid zstd frame, found damaged data ("), "{text}");
     // A window of 2 GiB in a frame header: not single segment, window descriptor 21 << 3.
@@ -147,7 +140,7 @@ fn errors_of_what_is_inside_say_that_it_is_inside() {
     );
     assert_eq!(
         error_of(&gzip(&zstd(&pattern(0, 0x1000))), &OpenOptions::default()),
-        "image: a zstd stream inside a gzip stream is not supported: one compression is unpacked; unpack the outer one first"
+        "inside the gzip stream: image: a zstd stream inside another is not supported: one compression is unpacked; unpack the outer one first"
     );
 }
 
@@ -233,4 +226,211 @@ fn compressed_files_are_not_written_to() {
         error_of(&gzip(&pattern(0, 0x1000)), &options),
         "image: is compressed, so it cannot be written to; open it read-only"
     );
+}
+
+/// Noise, text and zeros, some of each in every 64 KiB.
+fn mixed(len: usize) -> Vec<u8> {
+    let noise = common::noise(9, 1 << 16);
+    let text = b"as compressible as text ";
+    (0..len)
+        .map(|at| match at >> 13 & 7 {
+            0 | 1 => noise[(at * 7 + (at >> 16)) & 0xffff],
+            2 | 3 => text[at % text.len()],
+            _ => 0,
+        })
+        .collect()
+}
+
+/// `image` in every way that is read at random, with the name of its compression.
+fn packings(image: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let (first, second) = image.split_at(image.len() / 2);
+    vec![
+        ("gzip", gzip(image)),
+        ("gzip", [gzip(first), gzip(second)].concat()),
+        ("gzip", bgzf(image, 60_000)),
+        ("zstd", zstd(image)),
+        ("zstd", zstd_frames(image, 100_000)),
+        ("zstd", zstd_seekable(image, 100_000, false)),
+        ("zstd", zstd_seekable(image, 100_000, true)),
+        (
+            "zstd",
+            [zstd_frames(first, 50_000), zstd_skippable(b"between"), zstd_frames(second, 70_000), vec![0; 99]].concat(),
+        ),
+        ("lz4", lz4(image, false)),
+        ("lz4", lz4(image, true)),
+        ("lz4", lz4_legacy(&[first, second])),
+        ("lz4", [lz4(first, false), lz4_legacy(&[second])].concat()),
+        ("xz", xz(image, None)),
+        ("xz", xz(image, Some(100_000))),
+        ("xz", [xz(first, Some(100_000)), vec![0; 8], xz(second, None)].concat()),
+    ]
+}
+
+#[test]
+fn every_packing_reads_the_same_at_random_from_many_threads() {
+    let image = mixed(3 << 20);
+    for (at, (name, packed)) in packings(&image).into_iter().enumerate() {
+        let (_dir, path) = file(&packed);
+        // No room to keep anything whole, and little for what was unpacked last.
+        for cache in [0, 300_000] {
+            let options = OpenOptions { unpacked_cache: Some(cache), ..OpenOptions::default() };
+            let snapshot = open(&path, &options).unwrap();
+            assert_eq!((snapshot.format.to_string(), snapshot.notes.len()), (format!("raw, {name}-compressed"), 0));
+            let memory = &*snapshot.memory;
+            assert!(memory.direct_map().is_none(), "{name} {at}");
+            assert_eq!(memory.metadata().liveness, Liveness::Frozen);
+            std::thread::scope(|scope| {
+                for thread in 0..4usize {
+                    let image = &image;
+                    scope.spawn(move || {
+                        for round in 0..25usize {
+                            let start = (thread * 700_001 + round * 1_234_567) % (image.len() - 5000);
+                            let found = read(memory, start as u64, 5000).unwrap();
+                            assert!(found == image[start..start + 5000], "{name} {at}: {start:#x}");
+                        }
+                    });
+                }
+            });
+            assert!(read(memory, image.len() as u64 - 1, 2).is_err());
+        }
+        // What fits is kept whole, unless it came in pieces.
+        let whole = open(&path, &OpenOptions::default()).unwrap();
+        assert!(read(&*whole.memory, 0, image.len()).unwrap() == image, "{name} {at}");
+    }
+}
+
+#[test]
+fn containers_that_compress_themselves_open_inside_of_every_packing() {
+    let pages =
+        (0..64u64).map(|pfn| (pfn * 3, Some(mixed(4096 * 40)[pfn as usize * 2000..][..4096].to_vec()))).collect();
+    let kdump = common::kdump::Kdump { pages, ..Default::default() };
+    let avml = common::avml(&[(0x1000, mixed(300_000)), (0x20_0000, vec![7; 0x800])]);
+    for (container, image) in [(Container::Kdump, kdump.write()), (Container::Avml, avml)] {
+        let plain = open_bytes("plain", &image, &OpenOptions::default()).unwrap();
+        for (name, packed) in packings(&image) {
+            for cache in [None, Some(0)] {
+                let options = OpenOptions { unpacked_cache: cache, ..OpenOptions::default() };
+                let snapshot = open_bytes("packed", &packed, &options).unwrap();
+                assert_eq!(snapshot.format.to_string(), format!("{container}, {name}-compressed"));
+                assert_eq!(snapshot.memory.facts(), plain.memory.facts());
+                for run in plain.memory.metadata().runs.runs() {
+                    let (start, len) = (run.range.start().as_u64(), run.range.len() as usize);
+                    assert!(read(&*snapshot.memory, start, len).unwrap() == read(&*plain.memory, start, len).unwrap());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_in_a_piece_fails_the_reads_that_touch_it_and_no_other() {
+    let image = mixed(1 << 20);
+    let packings = [
+        bgzf(&image, 60_000),
+        zstd_frames(&image, 100_000),
+        zstd_seekable(&image, 100_000, false),
+        xz(&image, Some(100_000)),
+    ];
+    for (at, packed) in packings.into_iter().enumerate() {
+        // Inside of the noise at the front of a piece near the middle: whatever the compression, that is data.
+        let middle = packed.len() / 2;
+        let damaged = patched(packed.clone(), middle, &[packed[middle] ^ 0x55, packed[middle + 1] ^ 0xaa]);
+        let snapshot = open_bytes("damaged", &damaged, &OpenOptions::default()).unwrap();
+        let mut failed = 0;
+        for start in (0..image.len()).step_by(4096) {
+            match read(&*snapshot.memory, start as u64, 4096) {
+                Ok(found) => assert!(found == image[start..start + 4096], "{at}: {start:#x}"),
+                Err(error) => {
+                    assert!(matches!(error.reason(), Some(Reason::Damaged { .. })), "{error}");
+                    failed += 1;
+                }
+            }
+        }
+        assert!((1..=52).contains(&failed), "{at}: {failed} pages");
+    }
+    // How long a block of LZ4 is, only its bytes tell: behind a damaged one nothing has a place any more.
+    let packed = lz4(&image, false);
+    let middle = packed.len() / 2;
+    let damaged = patched(packed.clone(), middle, &[packed[middle] ^ 0x55]);
+    let error = error_of(&damaged, &OpenOptions::default());
+    assert!(error.contains("expected an lz4 block, found checksum 0x"), "{error}");
+    let snapshot = open_bytes("damaged", &damaged, &partial()).unwrap();
+    assert!(snapshot.notes[0].starts_with("only the first 0x"), "{:?}", snapshot.notes);
+    assert!(read(&*snapshot.memory, 0, 0x4_0000).unwrap() == image[..0x4_0000]);
+}
+
+#[test]
+fn table_of_frames_that_is_wrong_is_not_used() {
+    let image = mixed(0x7a000);
+    let whole = zstd_seekable(&image, 100_000, false);
+    let table = whole.len() - 9 - 5 * 12;
+    // Lengths that do not add up, and lengths that do and lead nowhere.
+    let (first, second) = (whole[table], whole[table + 12]);
+    for (at, with) in [
+        (table, vec![first ^ 1]),
+        (table + 4, vec![1]),
+        (table + 4, vec![0xff; 4]),
+        (whole.len() - 9, vec![4]),
+        (whole.len() - 9, vec![0xff; 4]),
+    ] {
+        let snapshot = open_bytes("table", &patched(whole.clone(), at, &with), &OpenOptions::default()).unwrap();
+        assert!(read(&*snapshot.memory, 0, image.len()).unwrap() == image);
+    }
+    let shifted = patched(patched(whole, table, &[first.wrapping_add(1)]), table + 12, &[second.wrapping_sub(1)]);
+    let snapshot = open_bytes("table", &shifted, &OpenOptions::default()).unwrap();
+    assert!(read(&*snapshot.memory, 0, 4096).unwrap() == image[..4096]);
+}
+
+#[test]
+fn lz4_blocks_may_be_shorter_than_their_frame_allows() {
+    let image = mixed(0x5_0000);
+    let mut packed = 0x184d_2204u32.to_le_bytes().to_vec();
+    // Version 1, independent blocks of 64 KiB at most, and the checksum of these two bytes.
+    packed.extend([0x60, 0x40, 0x82]);
+    for (part, plain) in [(&image[..100], false), (&image[100..0x8000], true), (&image[0x8000..0x1_0000], false)] {
+        let block = if plain { part.to_vec() } else { lz4_flex::block::compress(part) };
+        packed.extend((block.len() as u32 | u32::from(plain) << 31).to_le_bytes());
+        packed.extend(block);
+    }
+    packed.extend([0; 4]);
+    let snapshot = open_bytes("short", &packed, &OpenOptions::default()).unwrap();
+    assert!(read(&*snapshot.memory, 0, 0x1_0000).unwrap() == image[..0x1_0000]);
+}
+
+#[test]
+fn claims_without_bytes_are_refused_at_once() {
+    // A frame of zstd that claims 2^63 bytes in one segment.
+    let frame = [&b"\x28\xb5\x2f\xfd\xe0"[..], &(1u64 << 63).to_le_bytes(), &[1, 0, 0]].concat();
+    // Frames of run-length blocks: 128 KiB from three bytes, a million pages from 1.6 MB. They open, and hold no memory.
+    let run = [&b"\x28\xb5\x2f\xfd\xa0"[..], &0x1_0000u32.to_le_bytes(), &[3, 0, 8, 0]].concat();
+    let started = std::time::Instant::now();
+    for bytes in [frame.clone(), frame.repeat(1000)] {
+        assert!(open_bytes("claims", &bytes, &OpenOptions::default()).is_err());
+    }
+    let snapshot = open_bytes(
+        "runs",
+        &run.repeat(100_000),
+        &OpenOptions { layout: "flat".parse().unwrap(), ..OpenOptions::default() },
+    )
+    .unwrap();
+    assert_eq!(snapshot.memory.metadata().runs.total_bytes(), 100_000 << 16);
+    assert_eq!(read(&*snapshot.memory, 0xffff, 2).unwrap(), [0, 0]);
+    assert!(started.elapsed() < std::time::Duration::from_secs(20), "took {:?}", started.elapsed());
+}
+
+#[test]
+fn hole_behind_the_first_bytes_ends_in_an_error_soon() {
+    let (_dir, path) = file(b"\xfd7zXZ\0");
+    let hole = std::fs::File::options().write(true).open(&path).unwrap();
+    hole.set_len(1 << 30).unwrap();
+    let started = std::time::Instant::now();
+    assert!(open_error(&path, &OpenOptions::default()).contains("with 1 MiB of padding at most"));
+    std::fs::write(&path, xz(&pattern(1, 0x2000), Some(0x1000))).unwrap();
+    let end = std::fs::metadata(&path).unwrap().len();
+    for (padding, good) in [(4, true), (400, true), (0xf_fff0, true), (2, false), (0x10_0000, false)] {
+        hole.set_len(end).unwrap();
+        hole.set_len(end + padding).unwrap();
+        assert_eq!(open(&path, &OpenOptions::default()).is_ok(), good, "{padding:#x}");
+    }
+    assert!(started.elapsed() < std::time::Duration::from_secs(20), "took {:?}", started.elapsed());
 }

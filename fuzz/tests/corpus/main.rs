@@ -36,9 +36,7 @@ use memflow_core::{
 };
 use memflow_linux::fuzzing;
 use memflow_snapshot::{
-    BytesInput, OpenOptions, ParseOptions, crash_dump, elf, lime, open_bytes,
-    unpack::{self, UnpackOptions},
-    vmware,
+    BytesInput, MemoryLayout, OpenOptions, ParseOptions, crash_dump, elf, lime, open_bytes, vmware,
 };
 
 /// Bytes of the largest seed.
@@ -88,7 +86,8 @@ fn seeds_reach_the_end_of_their_parser() {
             _ => Ok(()),
         };
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        let unpack = UnpackOptions { max_unpacked: Some(1 << 20), ..UnpackOptions::default() };
+        // What is compressed there is anything.
+        let packed = OpenOptions { layout: MemoryLayout::Runs(RunMap::flat(1)), ..OpenOptions::default() };
         let result = match target {
             "args" => text(&bytes).parse::<ConnectorSpec>().map(drop),
             "arg_specs" => text(&bytes).lines().try_for_each(|line| line.parse::<ArgSpec>().map(drop)),
@@ -108,8 +107,7 @@ fn seeds_reach_the_end_of_their_parser() {
             "gdb_packet" => some(memflow_gdb::fuzzing::packets(&bytes, 4096).len()),
             "gdb_description" if name != "round" => some(memflow_gdb::fuzzing::description(&bytes).unwrap_or(0)),
             "gdb_layout" if name != "overlap" => some(memflow_gdb::fuzzing::layouts(&bytes).len()),
-            "gzip" => unpack::gzip(&input, unpack).map(drop),
-            "zstd" => unpack::zstd(&input, unpack).map(drop),
+            "gzip" | "lz4" | "xz" | "zstd" => open_bytes(name, &bytes, &packed).map(drop),
             "kallsyms" => some(fuzzing::kallsyms(&bytes)),
             "layout_entry" => some(fuzzing::layout_entry(&bytes)),
             "vmcoreinfo" => some(fuzzing::vmcoreinfo(&bytes)),

@@ -5,8 +5,8 @@
 use super::{
     Seed,
     images::{
-        Segment, avml, crash_dump, elf, gzip_stored, kdump, lime, lime_header, note, pattern, prstatus32, prstatus64,
-        qemu_note, zstd_raw, zstd_skippable,
+        Segment, avml, crash_dump, elf, gzip_stored, kdump, lime, lime_header, note, packed, pattern, prstatus32,
+        prstatus64, qemu_note, zstd_raw, zstd_skippable,
     },
 };
 
@@ -49,6 +49,16 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("zstd", "frames", [zstd_skippable(b"skip"), zstd_raw(b"one"), zstd_raw(&[]), zstd_raw(b"two")].concat()),
         ("zstd", "run-length", zstd_run_length()),
         ("zstd", "compressed", bytes(ZSTD_COMPRESSED)),
+        ("gzip", "bgzf", packed::bgzf(&pattern(1, 300), 100)),
+        ("zstd", "frames-with-lengths", packed::zstd_frames(&pattern(1, 300), 100)),
+        ("zstd", "table", packed::zstd_seekable(&pattern(1, 300), 100, false)),
+        ("zstd", "table-of-silent-frames", packed::zstd_seekable(&pattern(1, 300), 100, true)),
+        ("lz4", "independent", packed::lz4(&pattern(1, 300), false)),
+        ("lz4", "linked", packed::lz4(&pattern(1, 300).repeat(300), true)),
+        ("lz4", "legacy", packed::lz4_legacy(&[&pattern(1, 300), &[7; 500]])),
+        ("xz", "blocks", packed::xz(&pattern(1, 300), Some(100))),
+        ("xz", "one-block", packed::xz(&[pattern(1, 300), vec![0; 5000]].concat(), None)),
+        ("xz", "streams", [packed::xz(&[1; 100], None), vec![0; 4], packed::xz(&[2; 200], Some(90))].concat()),
         ("firmware", "entry-32", firmware(entry32, &[range32(0, 0x27_ffff), range32(0x40_0000, 0x4f_ffff)])),
         ("firmware", "entry-64", firmware(entry64, &[range32(0, 0x1fff), range64(0x1_0000_0000, 0x1_7fff_ffff)])),
         ("firmware", "overlap", firmware(entry32, &[range32(0, 0x2000), range32(0x1000, 0x3000)])),

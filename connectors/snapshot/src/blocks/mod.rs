@@ -40,12 +40,17 @@ pub(crate) struct Block {
 }
 
 /// Longest block. A format with longer ones has to cut them.
-pub(crate) const MAX_BLOCK: usize = 16 << 20;
+pub(crate) const MAX_BLOCK: usize = 64 << 20;
 
 /// A compressed format, after its index was read.
 pub(crate) trait Blocks: Send + Sync {
     /// How many bytes there are when all are unpacked.
     fn size(&self) -> u64;
+
+    /// The length of the longest block, as far as it is known without looking at all of them.
+    fn longest(&self) -> usize {
+        64 << 10
+    }
 
     /// The block that holds the byte at `offset`, which is below [`size`](Self::size).
     ///
@@ -63,6 +68,10 @@ pub(crate) trait Blocks: Send + Sync {
 impl Blocks for Box<dyn Blocks> {
     fn size(&self) -> u64 {
         (**self).size()
+    }
+
+    fn longest(&self) -> usize {
+        (**self).longest()
     }
 
     fn find(&self, offset: u64) -> io::Result<Block> {
@@ -90,7 +99,13 @@ pub(crate) struct BlockInput<B> {
 impl<B: Blocks> BlockInput<B> {
     /// Bytes under the name `path`, of which `cache` bytes are kept unpacked.
     pub(crate) fn new(path: &Path, blocks: B, cache: u64) -> Self {
-        Self { path: path.to_owned(), blocks, cache: BlockCache::new(cache) }
+        let cache = BlockCache::new(cache, blocks.longest());
+        Self { path: path.to_owned(), blocks, cache }
+    }
+
+    /// The blocks, without what is kept of them.
+    pub(crate) fn into_blocks(self) -> B {
+        self.blocks
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
@@ -103,13 +118,8 @@ impl<B: Blocks> BlockInput<B> {
             .and_then(|inside| usize::try_from(inside).ok())
             .filter(|inside| *inside < block.len && block.len <= MAX_BLOCK)
             .ok_or_else(|| damaged(format!("no block holds offset {offset:#x}")))?;
-        let bytes = self.cache.get(block.id, block.len, |bytes| self.blocks.unpack(&block, bytes))?;
-        let from = bytes.get(inside..).unwrap_or_default();
-        let len = from.len().min(buf.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..len), from.get(..len)) {
-            to.copy_from_slice(from);
-        }
-        Ok(len)
+        let held = self.cache.get(block.id, block.len, |bytes| self.blocks.unpack(&block, bytes))?;
+        Ok(held.copy_to(inside, buf))
     }
 }
 

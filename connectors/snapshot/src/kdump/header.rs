@@ -109,7 +109,7 @@ struct SubHeader {
 }
 
 /// Where everything is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Header {
     pub(super) machine: Option<MachineKind>,
     /// Bytes in a page.
@@ -174,6 +174,15 @@ impl Header {
             incomplete: sizes.status.get() & STATUS_INCOMPLETE != 0,
             dump_level: sub.dump_level,
         })
+    }
+
+    /// True when both describe the same dump, as far as a header tells.
+    pub(super) fn same_dump(&self, other: &Self) -> bool {
+        let whole = |header: &Self| {
+            let Self { machine, block_size, pages, bitmap, descriptors, dump_level, .. } = *header;
+            (machine, block_size, pages, bitmap, descriptors, dump_level)
+        };
+        whole(self) == whole(other)
     }
 
     /// What the tool was told to leave out, as the end of a sentence.

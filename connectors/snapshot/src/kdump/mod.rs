@@ -7,10 +7,13 @@
 //! then               descriptors       one per page in the file: where its bytes are, how they are compressed
 //! ```
 //!
+//! A dump may be split into files, each with all bitmaps and the descriptors of some of the pages.
+//!
 //! Owns: the order in which the parts are read. Must not know: files, what lies in the memory.
 
 mod header;
 mod pages;
+mod parts;
 
 use std::sync::Arc;
 
@@ -19,12 +22,12 @@ use memflow_core::{
     memory::{MachineKind, RunMap},
 };
 
+pub(crate) use self::parts::{belong_together, is_part};
 use self::{
-    header::{DESCRIPTOR, Header},
-    pages::Pages,
+    header::Header,
+    parts::{DumpFile, Parts, missing, stranger},
 };
 use crate::{
-    bitmap::Bitmap,
     elf::{self, Notes},
     image::{PackedImage, ParseOptions, ParsedImage},
     input::{ReadAt, View},
@@ -39,39 +42,49 @@ const MAX_NOTES: u64 = 16 << 20;
 /// [`Error::Format`] for parts that contradict each other or leave the file, unless `options` allow partial images;
 /// [`Error::Unsupported`] for what another architecture's tools wrote; [`Error::Io`] when the input cannot be read.
 pub fn parse(input: Arc<dyn ReadAt>, options: ParseOptions) -> Result<PackedImage> {
-    let view = View::new(&*input, "kdump");
-    let header = Header::read(&view)?;
-    let mut image = ParsedImage::default();
-    image.facts.machine = header.machine;
-    notes(&view, &header, options, &mut image)?;
+    parse_parts(input, Vec::new(), options)
+}
 
-    let memory = Bitmap::read(&view, header.bitmap, header.pages, "the bitmap of memory")?;
-    let dumped = match header.second_bitmap {
-        Some(at) => Bitmap::read(&view, at, header.pages, "the bitmap of pages in the file")?,
-        None => memory.clone(),
-    };
-    let part = header.part.clone().unwrap_or(0..header.pages);
-    let dumped = dumped.within(part.clone());
-    let room = view.size().saturating_sub(header.descriptors).checked_div(DESCRIPTOR).unwrap_or(0);
-    let count = dumped.count();
-    if count > room {
-        let expected = format!("descriptors of {count:#x} pages");
-        let found = format!("room for {room:#x} before the end of the file; it looks truncated, copy it again");
-        if !options.partial {
-            return Err(view.bad(header.descriptors, expected, found));
+/// Reads the files of a dump that was split, in any order. What is known of the machine comes from the first.
+///
+/// # Errors
+/// As [`parse`], and [`Error::Format`] for files that do not belong together.
+pub(crate) fn parse_parts(
+    first: Arc<dyn ReadAt>,
+    others: Vec<Arc<dyn ReadAt>>,
+    options: ParseOptions,
+) -> Result<PackedImage> {
+    let mut image = ParsedImage::default();
+    let first = DumpFile::read(first)?;
+    let header = first.header.clone();
+    image.facts.machine = header.machine;
+    notes(&first.view(), &header, options, &mut image)?;
+
+    let mut files = vec![first];
+    for other in others {
+        let file = DumpFile::read(other)?;
+        for known in &files {
+            if !file.belongs_to(known)? {
+                return Err(stranger(&file, known));
+            }
         }
-        image.notes.push(format!("pages are missing: expected {expected}, found {found}"));
+        files.push(file);
     }
-    let runs = dumped.runs(header.block_size, 0, room);
+    let (mut runs, mut excluded, mut parts) = (Vec::new(), Vec::new(), Parts::default());
+    for file in &files {
+        let held = file.pages(parts.end(), options, &mut image.notes)?;
+        runs.extend(held.runs);
+        excluded.extend(held.excluded);
+        parts.push(held.pages);
+    }
     image.runs = RunMap::new(runs)?;
-    let excluded = RunMap::new(memory.within(part).without(&dumped).runs(header.block_size, 0, u64::MAX))?;
-    if header.part.is_some() {
+    let excluded = RunMap::new(excluded)?;
+    if let Some(missing) = missing(&files, header.pages, header.block_size) {
         image.notes.push(format!(
-            "this is one part of a dump that was split; pages from {} are in it",
-            image.runs.runs().first().map_or_else(|| "none".to_owned(), |run| run.range.start().to_string())
+            "this is one part of a dump that was split; pages in {missing} are in files that are not beside it and were not named"
         ));
     }
-    if header.incomplete {
+    if files.iter().any(|file| file.header.incomplete) {
         image.notes.push("the dump was not finished when it was written; some of its pages are missing".to_owned());
     }
     let left_out = excluded.total_bytes();
@@ -81,8 +94,7 @@ pub fn parse(input: Arc<dyn ReadAt>, options: ParseOptions) -> Result<PackedImag
             header.why_left_out()
         ));
     }
-    let blocks = Box::new(Pages::new(input.clone(), header.descriptors, header.block_size, count.min(room)));
-    Ok(PackedImage { image, excluded, blocks })
+    Ok(PackedImage { image, excluded, blocks: Box::new(parts) })
 }
 
 /// Takes VMCOREINFO and the registers, which have places of their own.

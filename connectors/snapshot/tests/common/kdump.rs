@@ -114,7 +114,14 @@ impl Kdump {
             }
             out.extend(bits);
         }
-        let present: Vec<&Vec<u8>> = self.pages.iter().filter_map(|(_, bytes)| bytes.as_ref()).collect();
+        // A part has the descriptors of its own pages.
+        let (first, end) = self.split.unwrap_or((0, u64::MAX));
+        let present: Vec<&Vec<u8>> = self
+            .pages
+            .iter()
+            .filter(|(pfn, _)| (first..end).contains(pfn))
+            .filter_map(|(_, bytes)| bytes.as_ref())
+            .collect();
         let mut at = out.len() + 24 * present.len();
         let mut data = Vec::new();
         for page in present {

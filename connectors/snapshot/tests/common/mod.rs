@@ -3,6 +3,7 @@
 
 pub mod crash_dump;
 pub mod kdump;
+pub mod packed;
 
 use std::path::{Path, PathBuf};
 
