@@ -18,12 +18,15 @@ use memflow_core::{
 };
 
 use crate::{
+    beside::{self, Beside},
     blocks::BlockInput,
     container::{Container, PackedParser},
     detect::{Compression, Detected, Format, detect},
     flattened::Flattened,
     image::{PackedImage, ParseOptions, ParsedImage},
     input::{BytesInput, FileInput, InputSource, OwnedInput, ReadAt, View},
+    libvirt::{self, Tail},
+    migration,
     options::OpenOptions,
     raw::{Choice, MemoryLayout, choose_layout, vmware_pc},
     unpack::{self, UnpackOptions, Unpacked},
@@ -60,7 +63,8 @@ impl fmt::Debug for Snapshot {
 
 /// Opens a file that holds physical memory. What it is, is told by its content.
 ///
-/// An ELF core or a LiME image says where its memory lies. A raw image does not, so with [`MemoryLayout::Auto`]:
+/// An ELF core or a LiME image says where its memory lies. A raw image does not, so with [`MemoryLayout::Auto`], unless the state of a VMware
+/// machine, of Firecracker or of Cloud Hypervisor lies beside it and says it:
 ///
 /// 1. If the firmware's SMBIOS tables are in the image and their list of RAM ranges fits its size, that list is the layout.
 /// 2. Else an image below 2.75 GiB is flat: no PC has a hole there.
@@ -95,6 +99,10 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
             refuse_writing(&input, options, "is flattened")?;
             open_flattened(Arc::new(input), options)
         }
+        Detected::LibvirtSave => {
+            refuse_writing(&input, options, "is a stream of pages")?;
+            open_libvirt(Arc::new(input), options)
+        }
         Detected::VmwareState => {
             let state = vmware::parse(&input)?;
             match state.memory {
@@ -110,6 +118,14 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
                         error.context("the state beside the memory; a layout given by hand needs none")
                     })?;
                     open_vmware(input, &State { memory: None, ..state }, options)
+                }
+                None => open_plain(input, Container::Raw, options),
+            }
+        }
+        Detected::Container(Container::Raw) if options.layout == MemoryLayout::Auto => {
+            match beside::find(path, input.size())? {
+                Some(Beside { image, alternatives }) => {
+                    open_file(input, Parsed { image, alternatives }, Container::Raw, options)
                 }
                 None => open_plain(input, Container::Raw, options),
             }
@@ -212,13 +228,52 @@ fn open_packed(
     parser: PackedParser,
     options: &OpenOptions<'_>,
 ) -> Result<Snapshot> {
+    if container == Container::Migration {
+        return open_migration(input, 0, options);
+    }
     refuse_layout(&*input, container, options)?;
     let path = input.path().to_owned();
-    let PackedImage { image, excluded, blocks } = parser(input, ParseOptions { partial: options.partial })?;
-    let parsed = Parsed { image, alternatives: Vec::new() };
-    let source = BlockInput::new(&path, blocks, options.unpacked_cache());
-    let memory = PositionedMemory::new(parsed.config(&path), source, Liveness::Frozen, true).with_excluded(excluded);
-    Ok(parsed.finish(LookasideLayer::over(Arc::new(memory)), Format { container, compression: None }))
+    let image = parser(input, ParseOptions { partial: options.partial })?;
+    Ok(finish_packed(&path, image, Vec::new(), container, options))
+}
+
+/// Opens a migration stream that begins at `start`. It names the machine, but not where that has its memory.
+fn open_migration(input: Arc<dyn ReadAt>, start: u64, options: &OpenOptions<'_>) -> Result<Snapshot> {
+    let path = input.path().to_owned();
+    let parse_options = ParseOptions { partial: options.partial };
+    let (image, alternatives) = migration::parse_at(input, start, parse_options, &options.layout)?;
+    Ok(finish_packed(&path, image, alternatives, Container::Migration, options))
+}
+
+/// Opens a domain that libvirt saved: a migration stream behind a header, which may be compressed.
+fn open_libvirt(input: Arc<dyn ReadAt>, options: &OpenOptions<'_>) -> Result<Snapshot> {
+    let (start, compression) = libvirt::stream(&*input)?;
+    let inside = |error: Error| error.context("inside a libvirt save file");
+    let tail = Tail::new(input.clone(), start);
+    match detect(&tail).map_err(inside)? {
+        Detected::Container(Container::Migration) => open_migration(input, start, options).map_err(inside),
+        Detected::Compressed(compression) => open_compressed(&tail, compression, options).map_err(inside),
+        _ => Err(Error::Unsupported {
+            what: format!("{}: a libvirt save file in format {compression}", input.path().display()),
+            why: "raw, gzip, zstd and sparse are known; restore the domain and use `virsh dump --memory-only`"
+                .to_owned(),
+        }),
+    }
+}
+
+/// Makes memory of pieces that are unpacked as they are asked for.
+fn finish_packed(
+    path: &Path,
+    image: PackedImage,
+    alternatives: Vec<MemoryLayout>,
+    container: Container,
+    options: &OpenOptions<'_>,
+) -> Snapshot {
+    let PackedImage { image, excluded, blocks } = image;
+    let parsed = Parsed { image, alternatives };
+    let source = BlockInput::new(path, blocks, options.unpacked_cache());
+    let memory = PositionedMemory::new(parsed.config(path), source, Liveness::Frozen, true).with_excluded(excluded);
+    parsed.finish(LookasideLayer::over(Arc::new(memory)), Format { container, compression: None })
 }
 
 /// Opens a container whose pieces are in any order.
@@ -235,7 +290,7 @@ fn open_flattened(input: Arc<dyn ReadAt>, options: &OpenOptions<'_>) -> Result<S
                 parsed.finish(LookasideLayer::over(Arc::new(memory)), Format { container, compression: None })
             }
         },
-        Detected::Flattened | Detected::Compressed(_) | Detected::VmwareState => {
+        Detected::Flattened | Detected::Compressed(_) | Detected::VmwareState | Detected::LibvirtSave => {
             return Err(Error::Unsupported {
                 what: format!("{}: something else than a dump inside a flattened dump", input.path().display()),
                 why: "makedumpfile writes dumps there; rearrange it with `makedumpfile -R OUT < IN`".to_owned(),
@@ -271,6 +326,7 @@ pub fn open_bytes(name: &str, bytes: &[u8], options: &OpenOptions<'_>) -> Result
     let container = match detect(&input)? {
         Detected::Compressed(compression) => return open_compressed(&input, compression, options),
         Detected::Flattened => return open_flattened(Arc::new(OwnedInput::copy(name.as_ref(), bytes)?), options),
+        Detected::LibvirtSave => return open_libvirt(Arc::new(OwnedInput::copy(name.as_ref(), bytes)?), options),
         Detected::VmwareState => return Err(not_a_file(&input)),
         Detected::Container(container) => container,
     };
@@ -303,6 +359,7 @@ fn open_compressed(input: &dyn ReadAt, compression: Compression, options: &OpenO
             });
         }
         Detected::Flattened => open_flattened(keep(bytes), options).map_err(inside)?,
+        Detected::LibvirtSave => open_libvirt(keep(bytes), options).map_err(inside)?,
         Detected::VmwareState => return Err(not_a_file(&inner)),
         Detected::Container(container) => match container.packed() {
             Some(parser) => open_packed(keep(bytes), container, parser, options).map_err(inside)?,
