@@ -65,6 +65,20 @@ impl Bitmap {
         self
     }
 
+    /// Whether a page is in it.
+    pub(crate) fn has(&self, page: u64) -> bool {
+        let word = page.checked_div(64).and_then(|index| self.words.get(usize::try_from(index).ok()?));
+        let bit = word.zip(u32::try_from(page % 64).ok()).and_then(|(word, bit)| word.checked_shr(bit));
+        bit.is_some_and(|bit| bit & 1 == 1)
+    }
+
+    /// The last page that is in it.
+    pub(crate) fn last(&self) -> Option<u64> {
+        let (index, word) = self.words.iter().enumerate().rev().find(|(_, word)| **word != 0)?;
+        let bit = 63u32.checked_sub(word.leading_zeros())?;
+        u64::try_from(index).ok()?.checked_mul(64)?.checked_add(bit.into())
+    }
+
     /// How many pages are in it.
     pub(crate) fn count(&self) -> u64 {
         self.words.iter().fold(0, |sum: u64, word| sum.saturating_add(word.count_ones().into()))

@@ -11,7 +11,7 @@ use crate::{
     avml, crash_dump, elf,
     image::{PackedImage, ParseOptions, ParsedImage},
     input::ReadAt,
-    kdump, lime,
+    kdump, lime, migration,
 };
 
 /// How memory is laid out in a file.
@@ -32,6 +32,8 @@ pub enum Container {
     Vmware,
     /// An ELF core of a machine.
     ElfCore,
+    /// A migration stream of QEMU, also one that libvirt saved.
+    Migration,
 }
 
 /// Reads a container whose memory lies in it as it is.
@@ -48,6 +50,7 @@ pub(crate) const MAGIC: &[(&[u8], Container)] = &[
     (b"DISKDUMP", Container::Kdump),
     (b"PAGEDU64", Container::CrashDump),
     (b"PAGEDUMP", Container::CrashDump),
+    (b"QEVM", Container::Migration),
 ];
 
 impl Container {
@@ -57,7 +60,7 @@ impl Container {
             Self::Lime => Some(lime::parse),
             Self::CrashDump => Some(crash_dump::parse),
             Self::ElfCore => Some(elf::parse),
-            Self::Raw | Self::Vmware | Self::Avml | Self::Kdump => None,
+            Self::Raw | Self::Vmware | Self::Avml | Self::Kdump | Self::Migration => None,
         }
     }
 
@@ -66,6 +69,7 @@ impl Container {
         match self {
             Self::Avml => Some(avml::parse),
             Self::Kdump => Some(kdump::parse),
+            Self::Migration => Some(migration::parse),
             Self::Raw | Self::Vmware | Self::Lime | Self::CrashDump | Self::ElfCore => None,
         }
     }
@@ -81,6 +85,7 @@ impl fmt::Display for Container {
             Self::CrashDump => "Windows crash dump",
             Self::Vmware => "VMware memory",
             Self::ElfCore => "ELF core",
+            Self::Migration => "QEMU migration stream",
         })
     }
 }

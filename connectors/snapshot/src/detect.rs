@@ -21,7 +21,7 @@ use crate::{
     container::{Container, MAGIC},
     flattened,
     input::{ReadAt, View},
-    vmware,
+    libvirt, vmware,
 };
 
 /// How a file is compressed.
@@ -75,6 +75,8 @@ pub(crate) enum Detected {
     Flattened,
     /// What belongs to memory that may lie beside it.
     VmwareState,
+    /// A migration stream behind a header.
+    LibvirtSave,
     Container(Container),
 }
 
@@ -85,6 +87,11 @@ struct Foreign {
     way_out: &'static str,
 }
 
+const HIBERNATED: &str = "a Windows hibernation file";
+/// Windows changes the mark when it has restored memory from the file.
+const AWAKE: &str = "a Windows hibernation file whose machine has woken up";
+const HIBERNATE_AGAIN: &str =
+    "its content may be gone; hibernate the machine again and copy the file before it wakes up";
 const TO_RAW: &str = "convert it to a raw image, for instance with volatility's layerwriter";
 
 /// Each with a way out: the tool that converts it, or what to open instead.
@@ -94,18 +101,22 @@ const FOREIGN: &[Foreign] = &[
         name: "a Windows minidump, of a single process",
         way_out: "a memory image of the whole machine is needed",
     },
-    Foreign { magic: b"HIBR", name: "a Windows hibernation file", way_out: TO_RAW },
+    Foreign { magic: b"HIBR", name: HIBERNATED, way_out: TO_RAW },
+    Foreign { magic: b"hibr", name: HIBERNATED, way_out: TO_RAW },
+    Foreign { magic: b"RSTR", name: HIBERNATED, way_out: TO_RAW },
+    Foreign { magic: b"WAKE", name: AWAKE, way_out: HIBERNATE_AGAIN },
+    Foreign { magic: b"wake", name: AWAKE, way_out: HIBERNATE_AGAIN },
     Foreign {
-        magic: b"QEVM",
-        name: "a QEMU migration stream",
-        way_out: "restore it and write an ELF core with `dump-guest-memory`",
+        magic: b"\x14\x20\x28\x01",
+        name: "a saved state of Hyper-V (.vmrs)",
+        way_out: "LeechCore reads it on Windows, also through the connector `pcileech`",
     },
     Foreign {
-        magic: b"LibvirtQemudSave",
-        name: "a libvirt save file",
-        way_out: "restore the domain and use `virsh dump --memory-only`",
+        magic: b"QFI\xfb",
+        name: "a qcow2 disk image",
+        way_out: "a memory image is needed, not a disk; if `savevm` put a snapshot with memory in it (`qemu-img snapshot -l`), start the \
+                  machine with `-S -loadvm TAG` and write an ELF core with `dump-guest-memory`",
     },
-    Foreign { magic: b"QFI\xfb", name: "a qcow2 disk image", way_out: "a memory image is needed, not a disk" },
     Foreign { magic: b"BZh", name: "a bzip2-compressed file", way_out: "unpack it with `bzip2 -d`" },
     Foreign { magic: b"PK\x03\x04", name: "a zip archive", way_out: "unpack it with `unzip`" },
     Foreign { magic: b"7z\xbc\xaf\x27\x1c", name: "a 7z archive", way_out: "unpack it with `7z x`" },
@@ -149,6 +160,9 @@ pub(crate) fn detect(input: &dyn ReadAt) -> Result<Detected> {
     }
     if vmware::MAGIC.iter().any(|magic| head.starts_with(magic)) {
         return Ok(Detected::VmwareState);
+    }
+    if [libvirt::MAGIC, libvirt::MAGIC_OF_PART].contains(&head) {
+        return Ok(Detected::LibvirtSave);
     }
     if head.starts_with(&GZIP_MAGIC) {
         return Ok(Detected::Compressed(Compression::Gzip));

@@ -373,7 +373,7 @@ mod tests {
         let input = BytesInput::new("x".as_ref(), &[1, 2, 3]);
         let view = View::new(&input, "test");
         assert_eq!(view.bytes(1, 2, "bytes").unwrap(), [2, 3]);
-        assert_eq!(view.bytes(3, 0, "bytes").unwrap(), []);
+        assert!(view.bytes(3, 0, "bytes").unwrap().is_empty());
         for (offset, len) in [(1, 3), (4, 0), (0, u64::MAX), (u64::MAX, 1), (u64::MAX, u64::MAX)] {
             assert!(matches!(view.bytes(offset, len, "bytes"), Err(Error::Format { .. })), "{offset} {len}");
         }

@@ -18,6 +18,7 @@ use memflow_core::{
 };
 
 use crate::{
+    beside::{self, Beside},
     blocks::{BlockInput, Blocks},
     container::{Container, PackedParser},
     detect::{Compression, Detected, Format, detect},
@@ -25,6 +26,8 @@ use crate::{
     image::{PackedImage, ParseOptions, ParsedImage},
     input::{BytesInput, FileInput, InputSource, OwnedInput, ReadAt, View},
     kdump,
+    libvirt::{self, Tail},
+    migration,
     options::OpenOptions,
     raw::{Choice, MemoryLayout, choose_layout, vmware_pc},
     split,
@@ -62,7 +65,8 @@ impl fmt::Debug for Snapshot {
 
 /// Opens a file that holds physical memory. What it is, is told by its content.
 ///
-/// An ELF core or a LiME image says where its memory lies. A raw image does not, so with [`MemoryLayout::Auto`]:
+/// An ELF core or a LiME image says where its memory lies. A raw image does not, so with [`MemoryLayout::Auto`], unless the state of a VMware
+/// machine, of Firecracker or of Cloud Hypervisor lies beside it and says it:
 ///
 /// 1. If the firmware's SMBIOS tables are in the image and their list of RAM ranges fits its size, that list is the layout.
 /// 2. Else an image below 2.75 GiB is flat: no PC has a hole there.
@@ -105,6 +109,10 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
             refuse_writing(&input, options, "is flattened")?;
             open_flattened(Arc::new(input), options)
         }
+        Detected::LibvirtSave => {
+            refuse_writing(&input, options, "is a stream of pages")?;
+            open_libvirt(Arc::new(input), false, options)
+        }
         Detected::VmwareState => {
             let state = vmware::parse(&input)?;
             match state.memory {
@@ -124,6 +132,14 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
                 None => open_plain(input, Container::Raw, options),
             }
         }
+        Detected::Container(Container::Raw) if options.layout == MemoryLayout::Auto => {
+            match beside::find(path, input.size())? {
+                Some(Beside { image, alternatives }) => {
+                    open_file(input, Parsed { image, alternatives }, Container::Raw, options)
+                }
+                None => open_plain(input, Container::Raw, options),
+            }
+        }
         Detected::Container(container) => match container.packed() {
             Some(parser) => {
                 refuse_writing(&input, options, "is compressed")?;
@@ -136,7 +152,8 @@ pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Snapshot> {
                     return open_packed(input, container, parser, options);
                 }
                 let image = kdump::parse_parts(input.clone(), others, ParseOptions { partial: options.partial })?;
-                open_image(&*input, container, image, options)
+                refuse_layout(&*input, container, options)?;
+                Ok(finish_packed(path, image, Vec::new(), container, options))
             }
             None => open_plain(input, container, options),
         },
@@ -231,24 +248,53 @@ fn open_packed(
     parser: PackedParser,
     options: &OpenOptions<'_>,
 ) -> Result<Snapshot> {
+    if container == Container::Migration {
+        return open_migration(input, 0, options);
+    }
+    refuse_layout(&*input, container, options)?;
     let image = parser(input.clone(), ParseOptions { partial: options.partial })?;
-    open_image(&*input, container, image, options)
+    Ok(finish_packed(input.path(), image, Vec::new(), container, options))
 }
 
-/// Opens what the index of such a container says.
-fn open_image(
-    input: &dyn ReadAt,
-    container: Container,
+/// Opens a migration stream that begins at `start`. It names the machine, but not where that has its memory.
+fn open_migration(input: Arc<dyn ReadAt>, start: u64, options: &OpenOptions<'_>) -> Result<Snapshot> {
+    let path = input.path().to_owned();
+    let parse_options = ParseOptions { partial: options.partial };
+    let (image, alternatives) = migration::parse_at(input, start, parse_options, &options.layout)?;
+    Ok(finish_packed(&path, image, alternatives, Container::Migration, options))
+}
+
+/// Opens a domain that libvirt saved: a migration stream behind a header. The stream may be compressed, unless the whole is.
+fn open_libvirt(input: Arc<dyn ReadAt>, unpacked: bool, options: &OpenOptions<'_>) -> Result<Snapshot> {
+    let (start, compression) = libvirt::stream(&*input)?;
+    let inside = |error: Error| error.context("inside a libvirt save file");
+    let tail = Arc::new(Tail::new(input.clone(), start));
+    match detect(&*tail).map_err(inside)? {
+        Detected::Container(Container::Migration) => open_migration(input, start, options).map_err(inside),
+        Detected::Compressed(compression) if !unpacked => {
+            open_compressed(tail, compression, options).map_err(inside)
+        }
+        _ => Err(Error::Unsupported {
+            what: format!("{}: a libvirt save file in format {compression}", input.path().display()),
+            why: "raw, gzip, xz, zstd and sparse are known, compressed once; restore the domain and use `virsh dump --memory-only`"
+                .to_owned(),
+        }),
+    }
+}
+
+/// Makes memory of pieces that are unpacked as they are asked for.
+fn finish_packed(
+    path: &Path,
     image: PackedImage,
+    alternatives: Vec<MemoryLayout>,
+    container: Container,
     options: &OpenOptions<'_>,
-) -> Result<Snapshot> {
-    refuse_layout(input, container, options)?;
+) -> Snapshot {
     let PackedImage { image, excluded, blocks } = image;
-    let parsed = Parsed { image, alternatives: Vec::new() };
-    let source = BlockInput::new(input.path(), blocks, options.unpacked_cache());
-    let config = parsed.config(input.path());
-    let memory = PositionedMemory::new(config, source, Liveness::Frozen, true).with_excluded(excluded);
-    Ok(parsed.finish(LookasideLayer::over(Arc::new(memory)), Format { container, compression: None }))
+    let parsed = Parsed { image, alternatives };
+    let source = BlockInput::new(path, blocks, options.unpacked_cache());
+    let memory = PositionedMemory::new(parsed.config(path), source, Liveness::Frozen, true).with_excluded(excluded);
+    parsed.finish(LookasideLayer::over(Arc::new(memory)), Format { container, compression: None })
 }
 
 /// Opens a container whose pieces are in any order.
@@ -257,7 +303,7 @@ fn open_flattened(input: Arc<dyn ReadAt>, options: &OpenOptions<'_>) -> Result<S
     let (input, notes) = Flattened::read(input, ParseOptions { partial: options.partial })?;
     let mut snapshot = match detect(&input).map_err(inside)? {
         Detected::Container(container) => open_by_position(Arc::new(input), container, options).map_err(inside)?,
-        Detected::Flattened | Detected::Compressed(_) | Detected::VmwareState => {
+        Detected::Flattened | Detected::Compressed(_) | Detected::VmwareState | Detected::LibvirtSave => {
             return Err(Error::Unsupported {
                 what: format!("{}: something else than a dump inside a flattened dump", input.path().display()),
                 why: "makedumpfile writes dumps there; rearrange it with `makedumpfile -R OUT < IN`".to_owned(),
@@ -295,6 +341,9 @@ pub fn open_bytes(name: &str, bytes: &[u8], options: &OpenOptions<'_>) -> Result
             return open_compressed(Arc::new(OwnedInput::copy(name.as_ref(), bytes)?), compression, options);
         }
         Detected::Flattened => return open_flattened(Arc::new(OwnedInput::copy(name.as_ref(), bytes)?), options),
+        Detected::LibvirtSave => {
+            return open_libvirt(Arc::new(OwnedInput::copy(name.as_ref(), bytes)?), false, options);
+        }
         Detected::VmwareState => return Err(not_a_file(&input)),
         Detected::Container(container) => container,
     };
@@ -361,6 +410,7 @@ fn open_inner(input: Arc<dyn ReadAt>, detected: Detected, options: &OpenOptions<
             why: "one compression is unpacked; unpack the outer one first".to_owned(),
         }),
         Detected::Flattened => open_flattened(input, options),
+        Detected::LibvirtSave => open_libvirt(input, true, options),
         Detected::VmwareState => Err(not_a_file(&*input)),
         Detected::Container(container) => open_by_position(input, container, options),
     }

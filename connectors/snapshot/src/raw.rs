@@ -100,7 +100,7 @@ impl MemoryLayout {
 }
 
 /// RAM of `len` bytes of which `low` lie below the hole and the rest from 4 GiB on.
-fn split(len: u64, low: u64) -> RunMap {
+pub(crate) fn split(len: u64, low: u64) -> RunMap {
     split_from(0, len, low)
 }
 
@@ -148,15 +148,12 @@ pub(crate) struct Choice {
 pub(crate) fn choose_layout(input: &dyn ReadAt) -> Result<Choice> {
     let len = input.size();
     let mut layouts = raw_layouts(len);
-    let mut notes = Vec::new();
     let ranges = ram_ranges(input)?;
-    let total = ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.len()));
-    if let Some((layout, runs)) = firmware_layout(&ranges, total, len) {
-        if layouts.len() > 1 || layout != MemoryLayout::Flat {
-            notes.push(format!("the memory layout is {layout}: so say the firmware's SMBIOS tables in the image"));
-        }
-        return Ok(Choice { layout, runs, notes, alternatives: Vec::new() });
+    if let Some(choice) = firmware_choice(&ranges, len) {
+        return Ok(choice);
     }
+    let mut notes = Vec::new();
+    let total = total(&ranges);
     if total > len {
         notes.push(format!(
             "the image holds {len:#x} bytes, the firmware's SMBIOS tables in it list {total:#x} bytes of RAM: it looks cut short"
@@ -176,6 +173,20 @@ pub(crate) fn choose_layout(input: &dyn ReadAt) -> Result<Choice> {
         ));
     }
     Ok(Choice { layout, runs, notes, alternatives })
+}
+
+/// The layout that the firmware's RAM ranges make of an image of `len` bytes.
+pub(crate) fn firmware_choice(ranges: &[PhysRange], len: u64) -> Option<Choice> {
+    let (layout, runs) = firmware_layout(ranges, total(ranges), len)?;
+    let mut notes = Vec::new();
+    if raw_layouts(len).len() > 1 || layout != MemoryLayout::Flat {
+        notes.push(format!("the memory layout is {layout}: so say the firmware's SMBIOS tables in the image"));
+    }
+    Some(Choice { layout, runs, notes, alternatives: Vec::new() })
+}
+
+fn total(ranges: &[PhysRange]) -> u64 {
+    ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.len()))
 }
 
 /// The layout that makes the firmware's RAM ranges, `total` bytes in all, fit an image of `len` bytes.

@@ -4,11 +4,19 @@ mod common;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicUsize, Ordering},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use common::{Segment, elf as write_elf, lime as write_lime, note, pattern, qemu_note};
-use memflow_snapshot::{BytesInput, ParseOptions, ReadAt, elf, lime};
+use common::{
+    Segment, elf as write_elf, lime as write_lime,
+    migration::{Record, Stream, cpu, description},
+    note, pattern, qemu_note, xen,
+};
+use memflow_snapshot::{BytesInput, ParseOptions, ReadAt, elf, lime, migration};
 
 /// The system's allocator, with the largest request it got.
 struct Watched;
@@ -69,6 +77,29 @@ fn claims_are_not_believed(
     }
 }
 
+/// Bytes for keeps.
+struct Owned(Vec<u8>);
+
+impl ReadAt for Owned {
+    fn path(&self) -> &Path {
+        "claims".as_ref()
+    }
+
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+        BytesInput::new(self.path(), &self.0).read_at(offset, buf)
+    }
+}
+
+fn parse_stream(input: &dyn ReadAt, options: ParseOptions) -> memflow_core::Result<memflow_snapshot::ParsedImage> {
+    let mut bytes = vec![0; input.size() as usize];
+    input.read_at(0, &mut bytes).unwrap();
+    migration::parse(Arc::new(Owned(bytes)), options).map(|packed| packed.image)
+}
+
 // One test, as the watch is on the whole process.
 #[test]
 fn largest_request_is_in_proportion_to_the_bytes_that_are_there() {
@@ -77,5 +108,18 @@ fn largest_request_is_in_proportion_to_the_bytes_that_are_there() {
         let notes = [qemu_note(true), note("VMCOREINFO", 0, b"A=1\n")].concat();
         claims_are_not_believed(&write_elf(wide, machine, &notes, &segments), elf::parse);
     }
+    let core = xen::Core { pages: vec![(1, 0, pattern(1, 0x1000))], ..xen::Core::default() };
+    claims_are_not_believed(&core.write(), elf::parse);
+    let fields = vec![("env.regs", 8, vec![1; 16]), ("env.cr[3]", 8, vec![3])];
+    let stream = Stream {
+        records: vec![Record::Fill("pc.ram", 0x1000, 0), Record::Fill("pc.ram", 0x3000, 7), Record::NextSection],
+        devices: [cpu(3, 0, &fields), description(1, &fields)].concat(),
+        ..Stream::default()
+    };
+    claims_are_not_believed(&stream.write(), parse_stream);
+    let mapped = Stream { blocks: vec![("pc.ram", 0x1000)], capabilities: vec!["mapped-ram"], ..Stream::default() };
+    let bytes = mapped.write_mapped(&[]);
+    // The pages are the rest.
+    claims_are_not_believed(&bytes[..0x140], parse_stream);
     claims_are_not_believed(&write_lime(&[(0, pattern(0, 0x100)), (0x1000, pattern(1, 0x100))]), lime::parse);
 }

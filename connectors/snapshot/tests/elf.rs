@@ -69,7 +69,9 @@ fn register_notes_that_are_not_understood_are_said() {
     assert_eq!(snapshot.memory.facts().vcpus, []);
     assert_eq!(
         snapshot.notes,
-        ["2 register notes are left aside: only those of x86 machines, QEMU's in version 1, are known"]
+        [
+            "2 register notes are left aside: only those of x86 machines, QEMU's in version 1 and those of VirtualBox 5 to 7, are known"
+        ]
     );
 }
 

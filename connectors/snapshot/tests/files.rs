@@ -68,9 +68,13 @@ fn file_that_may_not_be_read_is_refused_as_the_system_does() {
 
 #[test]
 fn formats_known_by_sight_are_named_with_a_way_out() {
-    for (head, name, way_out) in
-        [(&b"QFI\xfb"[..], "a qcow2 disk image", "memory image"), (b"PK\x03\x04", "a zip archive", "unzip")]
-    {
+    for (head, name, way_out) in [
+        (&b"QFI\xfb"[..], "a qcow2 disk image", "-loadvm TAG"),
+        (b"hibr", "a Windows hibernation file", "volatility"),
+        (b"WAKE", "a Windows hibernation file whose machine has woken up", "hibernate the machine again"),
+        (b"\x14\x20\x28\x01", "a saved state of Hyper-V (.vmrs)", "LeechCore"),
+        (b"PK\x03\x04", "a zip archive", "unzip"),
+    ] {
         let mut bytes = head.to_vec();
         bytes.resize(0x1000, 0);
         let text = error_of(&bytes, &OpenOptions::default());

@@ -333,3 +333,114 @@ fn mutated_crash_dumps_never_panic() {
         mutate_at(&bytes, &telling(&bytes), 10_000, |bytes| check_parser(crash_dump::parse, bytes));
     }
 }
+
+/// Opens both ways; what is accepted answers at the ends of its first runs.
+fn check_opened(bytes: &[u8]) {
+    for partial in [false, true] {
+        let options = OpenOptions { partial, ..OpenOptions::default() };
+        let Ok(snapshot) = open_bytes("hostile", bytes, &options) else { continue };
+        let metadata = snapshot.memory.metadata();
+        assert!(!metadata.runs.is_empty() && snapshot.notes.len() <= bytes.len());
+        for run in metadata.runs.runs().iter().take(8) {
+            let last = run.range.last().unwrap();
+            for at in [run.range.start(), last] {
+                let _ = snapshot.memory.read_into(at, &mut [0; 1]);
+            }
+        }
+    }
+}
+
+#[test]
+fn mutated_migration_streams_never_panic() {
+    use common::migration::{Record, Stream, libvirt, section};
+    let stream = Stream {
+        blocks: vec![("pc.ram", 0x8000), ("pc.bios", 0x2000), ("ram-node1", 0x4000)],
+        records: vec![
+            Record::Page("pc.ram", 0x1000, pattern(1, 4096)),
+            Record::Page("pc.ram", 0x2000, pattern(2, 4096)),
+            Record::NextSection,
+            Record::Zlib("pc.bios", 0, pattern(3, 4096)),
+            Record::Fill("ram-node1", 0x3000, 7),
+            Record::Page("pc.ram", 0x2000, pattern(4, 4096)),
+        ],
+        postcopy: Some((0x20_1000, vec![("pc.bios", 0x20_0000)])),
+        capabilities: vec!["x-ignore-shared"],
+        stranger: true,
+        devices: section(4, 3, "cpu", 0, 12, &[1; 40], true),
+        ..Stream::default()
+    };
+    let bytes = stream.write();
+    // The headers; pages are any bytes.
+    let page = |at: usize| bytes[at..].starts_with(&pattern(1, 64)) || bytes[at..].starts_with(&pattern(2, 64));
+    let mut places = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        if page(at) || bytes[at..].starts_with(&pattern(4, 64)) {
+            at += 4096;
+        } else {
+            places.push(at);
+            at += 1;
+        }
+    }
+    mutate_at(&bytes, &places, 12_000, check_opened);
+    let mapped = Stream { capabilities: vec!["mapped-ram"], postcopy: None, ..stream };
+    let bytes = mapped.write_mapped(&[("pc.ram", 0x1000, pattern(1, 4096)), ("pc.ram", 0x3000, pattern(1, 4096))]);
+    let places: Vec<usize> = (0..bytes.len()).filter(|at| *at < 0x130 || bytes[*at] == 0x7e).collect();
+    mutate_at(&bytes, &places, 10_000, check_opened);
+    let saved = [
+        libvirt(b"LibvirtQemudSave", 2, 0, b"<domain/>"),
+        Stream { records: vec![Record::Page("pc.ram", 0, pattern(1, 4096))], ..Stream::default() }.write(),
+    ]
+    .concat();
+    let places: Vec<usize> = (0..0x170).collect();
+    mutate_at(&saved, &places, 10_000, check_opened);
+}
+
+#[test]
+fn mutated_cores_of_hypervisors_never_panic() {
+    use common::xen::Core;
+    let pages = vec![(1, 9, pattern(1, 4096)), (2, 10, pattern(2, 4096)), (7, 3, pattern(3, 4096))];
+    for paravirtual in [false, true] {
+        let core = Core { paravirtual, pages: pages.clone(), vcpus: vec![(0x1000, 2)], ..Core::default() };
+        let bytes = core.write();
+        let places: Vec<usize> = (0..bytes.len() - 3 * 4096).filter(|at| bytes[*at] != 0 || at % 8 == 7).collect();
+        mutate_at(&bytes, &places, 10_000, |bytes| check_parser(elf::parse, bytes));
+    }
+    let words: Vec<u8> = (0..80u64).flat_map(u64::to_le_bytes).collect();
+    let mut descriptor = 0xc01a_c0deu32.to_le_bytes().to_vec();
+    descriptor.extend(0x1_0006u32.to_le_bytes());
+    descriptor.extend([0; 16]);
+    let notes = [
+        note("VBCORE", 0xb00, &descriptor),
+        note("VBCPU", 0xb01, &words),
+        prstatus64(1, 2),
+        note("Xen", 0x100_0002, &words[..32]),
+    ];
+    let bytes = write_elf(true, 62, &notes.concat(), &[Segment::new(0, pattern(0, 64))]);
+    mutate(&bytes, 10_000, |bytes| check_parser(elf::parse, bytes));
+}
+
+#[cfg(unix)]
+#[test]
+fn mutated_states_beside_memory_never_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("memory-ranges");
+    std::fs::File::create(&path).unwrap().set_len(0x6000).unwrap();
+    let check = || {
+        if let Ok(snapshot) = memflow_snapshot::open(&path, &OpenOptions::default()) {
+            runs_lie_inside(&snapshot.memory.metadata().runs, 0x6000);
+        }
+    };
+    let json = br#"{"a":{"state":"{\"memory_ranges\":{\"data\":[{\"gpa\":0,\"length\":16384},{\"gpa\":4294967296,\"length\":8192}]}}"}}"#;
+    mutate(json, 10_000, |bytes| {
+        std::fs::write(dir.path().join("state.json"), bytes).unwrap();
+        check();
+    });
+    std::fs::remove_file(dir.path().join("state.json")).unwrap();
+    let words = [0x0710_1984_8664_0000u64, 1, 0, 0x6000, 0];
+    let state: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    mutate(&state, 10_000, |bytes| {
+        std::fs::write(dir.path().join("vmstate"), bytes).unwrap();
+        check();
+    });
+}

@@ -5,7 +5,7 @@ mod common;
 
 use std::{fs::File, os::unix::fs::FileExt};
 
-use common::{error_of, file, open_error, pattern, read};
+use common::{error_of, file, open_error, pattern, read, smbios};
 use memflow_core::memory::{Liveness, RunMap};
 use memflow_snapshot::{Container, MemoryLayout, OpenOptions, Snapshot, open, raw_layouts};
 use tempfile::TempDir;
@@ -22,40 +22,6 @@ fn sparse(len: u64, pieces: &[(u64, &[u8])]) -> (TempDir, std::path::PathBuf) {
         file.write_all_at(bytes, *offset).unwrap();
     }
     (dir, path)
-}
-
-/// SMBIOS 2.8 entry point at 0xf0000 and, at 0xf1000, a table with a "BIOS information" and the given RAM ranges as type 19:
-/// first address and length.
-fn smbios(ranges: &[(u64, u64)]) -> Vec<u8> {
-    let mut table = vec![0u8, 4, 0, 0];
-    table.extend(b"firmware\0version\0\0");
-    for (start, len) in ranges {
-        table.extend([19, 31, 0, 19]);
-        let last = start + len - 1;
-        if last >> 42 == 0 {
-            table.extend(((start >> 10) as u32).to_le_bytes());
-            table.extend(((last >> 10) as u32).to_le_bytes());
-            table.extend([0, 16, 1]);
-            table.extend([0; 16]);
-        } else {
-            table.extend([0xff; 8]);
-            table.extend([0, 16, 1]);
-            table.extend(start.to_le_bytes());
-            table.extend(last.to_le_bytes());
-        }
-        table.extend([0, 0]);
-    }
-    table.extend([127, 4, 0, 1, 0, 0]);
-    let mut entry = b"_SM_\0\x1f\x02\x08".to_vec();
-    entry.resize(0x10, 0);
-    entry.extend(b"_DMI_\0");
-    entry.extend((table.len() as u16).to_le_bytes());
-    entry.extend(0xf_1000u32.to_le_bytes());
-    entry.extend([9, 0, 0x28]);
-    entry[4] = 0u8.wrapping_sub(entry.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)));
-    entry.resize(0x1000, 0);
-    entry.extend(table);
-    entry
 }
 
 fn layout_of(snapshot: &Snapshot) -> String {

@@ -73,7 +73,7 @@ fn reads_across_blocks_see_the_unpacked_bytes_and_end_at_the_end() {
     assert_eq!(read_all(&input, 999, 3), expected[999..1002]);
     assert_eq!(read_all(&input, 9_499, 3), expected[9_499..]);
     for past in [9_500, u64::MAX] {
-        assert_eq!(read_all(&input, past, 3), []);
+        assert!(read_all(&input, past, 3).is_empty());
     }
     assert_eq!(input.blocks.unpacked.load(Ordering::SeqCst), 10);
 }

@@ -3,7 +3,9 @@
 //! Owns: which notes are known and what facts they become. Must not know: segments, files.
 //! Keeps: notes are walked inside the bytes they came in; a length that leaves them is an error with its offset.
 //! Source: System V ABI, chapter 5 (notes); `target/i386/arch_dump.c` and `dump/dump.c` of QEMU: first one `NT_PRSTATUS` per
-//! vCPU, then one note "QEMU" per vCPU in the same order, then the guest's VMCOREINFO.
+//! vCPU, then one note "QEMU" per vCPU in the same order, then the guest's VMCOREINFO. `include/VBox/vmm/dbgfcorefmt.h` of VirtualBox:
+//! one note "VBCORE" with the version of the format, then one "VBCPU" per vCPU. `xen/include/public/elfnote.h` of Xen: of a host that
+//! crashed one note "Xen" per CPU with its control registers, behind its `NT_PRSTATUS`.
 #![deny(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -19,17 +21,28 @@ use memflow_core::{
 };
 use zerocopy::{FromBytes, little_endian::U64};
 
-use super::raw::{self, NoteHeader, PrStatus32, PrStatus64, QemuCpuState};
+use super::{
+    raw::{self, NoteHeader, PrStatus32, PrStatus64, QemuCpuState, VirtualBoxCore, VirtualBoxCpu},
+    xen::XenHeader,
+};
 use crate::input::View;
 
 /// The version of the register note that is known.
 const QEMU_STATE_VERSION: u32 = 1;
+/// Versions of VirtualBox's format whose registers are known: those of VirtualBox 5 to 7.
+const VIRTUALBOX_VERSIONS: [u32; 2] = [0x1_0005, 0x1_0006];
 
 /// What notes said so far.
 pub(crate) struct Notes {
     machine: u16,
     statuses: Vec<X86Registers>,
     states: Vec<X86Registers>,
+    /// Control registers of the CPUs of a host that Xen ran on.
+    controls: Vec<X86Registers>,
+    /// What the note of a Xen guest's core says.
+    xen: Option<XenHeader>,
+    /// The version of VirtualBox's format.
+    virtualbox: Option<u32>,
     vmcoreinfo: Option<Vec<u8>>,
     of_process: bool,
     of_machine: bool,
@@ -51,6 +64,9 @@ impl Notes {
             machine,
             statuses: Vec::new(),
             states: Vec::new(),
+            controls: Vec::new(),
+            xen: None,
+            virtualbox: None,
             vmcoreinfo: None,
             of_process: false,
             of_machine: false,
@@ -81,6 +97,11 @@ impl Notes {
         Ok(())
     }
 
+    /// What the note with the header of a Xen guest's core says.
+    pub(super) fn xen_header(&self) -> Option<XenHeader> {
+        self.xen
+    }
+
     /// True when a note was seen that only the core of a machine has.
     pub(super) fn of_machine(&self) -> bool {
         self.of_machine
@@ -95,11 +116,18 @@ impl Notes {
     pub(crate) fn into_facts(self, facts: &mut TargetFacts, remarks: &mut Vec<String>) {
         if self.unread > 0 {
             remarks.push(format!(
-                "{} register notes are left aside: only those of x86 machines, QEMU's in version {QEMU_STATE_VERSION}, are known",
+                "{} register notes are left aside: only those of x86 machines, QEMU's in version {QEMU_STATE_VERSION} and those of \
+                 VirtualBox 5 to 7, are known",
                 self.unread
             ));
         }
-        let registers = if self.states.is_empty() { self.statuses } else { self.states };
+        let mut registers = if self.states.is_empty() { self.statuses } else { self.states };
+        if registers.len() == self.controls.len() {
+            for (registers, controls) in registers.iter_mut().zip(self.controls) {
+                (registers.cr0, registers.cr2) = (controls.cr0, controls.cr2);
+                (registers.cr3, registers.cr4) = (controls.cr3, controls.cr4);
+            }
+        }
         facts.vcpus = registers.into_iter().map(VcpuRegisters::X86).collect();
         facts.vmcoreinfo = self.vmcoreinfo;
     }
@@ -117,6 +145,25 @@ impl Notes {
                     Some(registers) => self.states.push(registers),
                     None => self.unread = self.unread.saturating_add(1),
                 }
+            }
+            (b"VBCORE", raw::NOTE_VIRTUALBOX_CORE) => {
+                self.of_machine = true;
+                self.virtualbox = virtualbox_version(note.desc);
+            }
+            (b"VBCPU", raw::NOTE_VIRTUALBOX_CPU) => {
+                let known = self.virtualbox.is_some_and(|version| VIRTUALBOX_VERSIONS.contains(&version));
+                match virtualbox_cpu(note.desc).filter(|_| known) {
+                    Some(registers) => self.states.push(registers),
+                    None => self.unread = self.unread.saturating_add(1),
+                }
+            }
+            (b"Xen", raw::NOTE_XEN_CRASH_REGISTERS) => {
+                self.of_machine = true;
+                self.controls.extend(xen_controls(note.desc));
+            }
+            (b"Xen", raw::NOTE_XEN_HEADER) => {
+                self.of_machine = true;
+                self.xen = self.xen.or_else(|| XenHeader::read(note.desc));
             }
             (b"VMCOREINFO", _) => {
                 self.of_machine = true;
@@ -147,6 +194,35 @@ fn split_padded(bytes: &[u8], len: u32) -> Option<(&[u8], &[u8])> {
     let taken = bytes.get(..len)?;
     let padded = len.checked_next_multiple_of(4)?.min(bytes.len());
     Some((taken, bytes.get(padded..)?))
+}
+
+/// The version of the format, from a note "VBCORE".
+fn virtualbox_version(desc: &[u8]) -> Option<u32> {
+    let (raw, _) = VirtualBoxCore::read_from_prefix(desc).ok()?;
+    (raw.magic.get() == raw::VIRTUALBOX_MAGIC).then(|| raw.version.get())
+}
+
+/// Registers from a note "VBCPU".
+fn virtualbox_cpu(desc: &[u8]) -> Option<X86Registers> {
+    let (raw, _) = VirtualBoxCpu::read_from_prefix(desc).ok()?;
+    let [cr0, cr2, cr3, cr4] = raw.cr.map(|register| Some(register.get()));
+    let [_, _, _, _, gs, _] = &raw.segments;
+    let mut registers = X86Registers::default();
+    (registers.cr0, registers.cr2, registers.cr3, registers.cr4) = (cr0, cr2, cr3, cr4);
+    (registers.rip, registers.rsp) = (Some(raw.rip.get()), Some(raw.rsp.get()));
+    (registers.gdtr_base, registers.idtr_base) = (Some(raw.gdtr.base.get()), Some(raw.idtr.base.get()));
+    (registers.gs_base, registers.kernel_gs_base) = (Some(gs.base.get()), Some(raw.kernel_gs_base.get()));
+    (registers.efer, registers.lstar) = (Some(raw.efer.get()), Some(raw.lstar.get()));
+    Some(registers)
+}
+
+/// CR0, CR2, CR3 and CR4 from a note of Xen, which is of 64 bits (`crash_xen_core_t`).
+fn xen_controls(desc: &[u8]) -> Option<X86Registers> {
+    let ([cr0, cr2, cr3, cr4], _) = <[U64; 4]>::read_from_prefix(desc).ok()?;
+    let mut registers = X86Registers::default();
+    (registers.cr0, registers.cr2) = (Some(cr0.get()), Some(cr2.get()));
+    (registers.cr3, registers.cr4) = (Some(cr3.get()), Some(cr4.get()));
+    Some(registers)
 }
 
 /// Instruction and stack pointer from an `NT_PRSTATUS`.

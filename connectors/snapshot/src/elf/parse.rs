@@ -19,7 +19,7 @@ use zerocopy::FromBytes;
 use super::{
     notes::Notes,
     raw::{self, Header32, Header64, Ident, ProgramHeader32, ProgramHeader64, SectionHeader32, SectionHeader64},
-    segments,
+    segments, xen,
 };
 use crate::{
     image::{ParseOptions, ParsedImage},
@@ -47,15 +47,17 @@ pub(super) struct Segment {
 }
 
 /// What the file header says.
-struct Header {
-    wide: bool,
+pub(super) struct Header {
+    pub(super) wide: bool,
     kind: u16,
-    machine: u16,
+    pub(super) machine: u16,
     phoff: u64,
     phentsize: u16,
-    phnum: u16,
-    shoff: u64,
-    shentsize: u16,
+    pub(super) phnum: u16,
+    pub(super) shoff: u64,
+    pub(super) shentsize: u16,
+    pub(super) shnum: u16,
+    pub(super) shstrndx: u16,
 }
 
 /// Reads the headers and notes of an ELF core of a machine.
@@ -72,6 +74,9 @@ pub fn parse(input: &dyn ReadAt, options: ParseOptions) -> Result<ParsedImage> {
     image.facts.machine = machine(header.machine, class);
     if image.facts.machine.is_none() {
         image.notes.push(format!("the ELF header names machine {}, which is unknown here", header.machine));
+    }
+    if xen::parse(&view, &header, options, &mut image)? {
+        return Ok(image);
     }
     let mut notes = Notes::new(header.machine);
     let mut loads = Vec::new();
@@ -126,6 +131,8 @@ fn read_header(view: &View<'_>) -> Result<Header> {
                 phnum: raw.phnum.get(),
                 shoff: raw.shoff.get(),
                 shentsize: raw.shentsize.get(),
+                shnum: raw.shnum.get(),
+                shstrndx: raw.shstrndx.get(),
             })
         }
         raw::CLASS_32 => {
@@ -139,6 +146,8 @@ fn read_header(view: &View<'_>) -> Result<Header> {
                 phnum: raw.phnum.get(),
                 shoff: raw.shoff.get().into(),
                 shentsize: raw.shentsize.get(),
+                shnum: raw.shnum.get(),
+                shstrndx: raw.shstrndx.get(),
             })
         }
         other => Err(view.bad(4, "ELF class 1 (32-bit) or 2 (64-bit)", other.to_string())),

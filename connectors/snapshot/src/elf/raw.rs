@@ -2,7 +2,8 @@
 //!
 //! Owns: layouts and constants, nothing else. Must not know: what becomes of them.
 //! Source: System V ABI, chapters 4 and 5 (ELF header, program header, note); `include/uapi/linux/elf.h` of Linux;
-//! `target/i386/arch_dump.c` of QEMU (register notes, checked against version 1 of its `QEMUCPUState`).
+//! `target/i386/arch_dump.c` of QEMU (register notes, checked against version 1 of its `QEMUCPUState`);
+//! `include/VBox/vmm/dbgfcorefmt.h` and `DBGFCoreWrite.cpp` of VirtualBox, `xen/include/public/elfnote.h` of Xen.
 
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout,
@@ -23,6 +24,13 @@ pub(super) const PHNUM_EXTENDED: u16 = 0xffff;
 pub(super) const SEGMENT_LOAD: u32 = 1;
 pub(super) const SEGMENT_NOTE: u32 = 4;
 pub(super) const NOTE_PRSTATUS: u32 = 1;
+/// VirtualBox's note of the whole machine, its magic, and the note of one vCPU.
+pub(super) const NOTE_VIRTUALBOX_CORE: u32 = 0xb00;
+pub(super) const VIRTUALBOX_MAGIC: u32 = 0xc01a_c0de;
+pub(super) const NOTE_VIRTUALBOX_CPU: u32 = 0xb01;
+/// Xen's notes: control registers of a CPU of a host, and the header of a guest's core.
+pub(super) const NOTE_XEN_CRASH_REGISTERS: u32 = 0x100_0002;
+pub(super) const NOTE_XEN_HEADER: u32 = 0x200_0001;
 /// Notes that only cores of a single process have: auxiliary vector, signal information, mapped files.
 pub(super) const NOTES_OF_PROCESSES: [u32; 3] = [6, 0x5349_4749, 0x4649_4c45];
 
@@ -205,6 +213,63 @@ pub(super) struct QemuCpuState {
     pub(super) cr: [U64; 5],
 }
 
+/// `DBGFCOREDESCRIPTOR`, up to the version of the format.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct VirtualBoxCore {
+    pub(super) magic: U32,
+    pub(super) version: U32,
+}
+
+/// `DBGFCORESEL`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct VirtualBoxSegment {
+    pub(super) base: U64,
+    pub(super) limit: U32,
+    pub(super) attributes: U32,
+    pub(super) selector: U32,
+    pub(super) pad: U32,
+}
+
+/// `DBGFCOREXDTR`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct VirtualBoxTable {
+    pub(super) base: U64,
+    pub(super) limit: U32,
+    pub(super) pad: U32,
+}
+
+/// `DBGFCORECPU` up to `msrKernelGSBase`; what follows differs between versions 0x10005 and 0x10006.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct VirtualBoxCpu {
+    /// rax, rbx, rcx, rdx, rsi, rdi, r8 to r15.
+    pub(super) general: [U64; 14],
+    pub(super) rip: U64,
+    pub(super) rsp: U64,
+    pub(super) rbp: U64,
+    pub(super) rflags: U64,
+    /// cs, ds, es, fs, gs, ss.
+    pub(super) segments: [VirtualBoxSegment; 6],
+    /// cr0, cr2, cr3, cr4.
+    pub(super) cr: [U64; 4],
+    pub(super) dr: [U64; 8],
+    pub(super) gdtr: VirtualBoxTable,
+    pub(super) idtr: VirtualBoxTable,
+    pub(super) ldtr: VirtualBoxSegment,
+    pub(super) tr: VirtualBoxSegment,
+    pub(super) sysenter: [U64; 3],
+    pub(super) efer: U64,
+    pub(super) star: U64,
+    pub(super) pat: U64,
+    pub(super) lstar: U64,
+    pub(super) cstar: U64,
+    pub(super) sfmask: U64,
+    pub(super) kernel_gs_base: U64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,5 +283,10 @@ mod tests {
         assert_eq!((size_of::<SectionHeader64>() + 16, size_of::<SectionHeader32>() + 8), (64, 40));
         assert_eq!((size_of::<PrStatus64>(), size_of::<PrStatus32>()), (336, 144));
         assert_eq!(size_of::<QemuCpuState>() + 8, 440);
+        // The base of APICs, two extended control registers, and a length before the extended state.
+        assert_eq!(
+            (size_of::<VirtualBoxSegment>(), size_of::<VirtualBoxTable>(), size_of::<VirtualBoxCpu>()),
+            (24, 16, 544)
+        );
     }
 }

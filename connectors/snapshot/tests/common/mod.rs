@@ -3,7 +3,9 @@
 
 pub mod crash_dump;
 pub mod kdump;
+pub mod migration;
 pub mod packed;
+pub mod xen;
 
 use std::path::{Path, PathBuf};
 
@@ -312,4 +314,38 @@ pub fn zstd_skippable(bytes: &[u8]) -> Vec<u8> {
     out.extend((bytes.len() as u32).to_le_bytes());
     out.extend(bytes);
     out
+}
+
+/// SMBIOS 2.8 entry point at 0xf0000 and, at 0xf1000, a table with a "BIOS information" and the given RAM ranges as type 19:
+/// first address and length.
+pub fn smbios(ranges: &[(u64, u64)]) -> Vec<u8> {
+    let mut table = vec![0u8, 4, 0, 0];
+    table.extend(b"firmware\0version\0\0");
+    for (start, len) in ranges {
+        table.extend([19, 31, 0, 19]);
+        let last = start + len - 1;
+        if last >> 42 == 0 {
+            table.extend(((start >> 10) as u32).to_le_bytes());
+            table.extend(((last >> 10) as u32).to_le_bytes());
+            table.extend([0, 16, 1]);
+            table.extend([0; 16]);
+        } else {
+            table.extend([0xff; 8]);
+            table.extend([0, 16, 1]);
+            table.extend(start.to_le_bytes());
+            table.extend(last.to_le_bytes());
+        }
+        table.extend([0, 0]);
+    }
+    table.extend([127, 4, 0, 1, 0, 0]);
+    let mut entry = b"_SM_\0\x1f\x02\x08".to_vec();
+    entry.resize(0x10, 0);
+    entry.extend(b"_DMI_\0");
+    entry.extend((table.len() as u16).to_le_bytes());
+    entry.extend(0xf_1000u32.to_le_bytes());
+    entry.extend([9, 0, 0x28]);
+    entry[4] = 0u8.wrapping_sub(entry.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)));
+    entry.resize(0x1000, 0);
+    entry.extend(table);
+    entry
 }
