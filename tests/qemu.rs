@@ -13,6 +13,7 @@ use memflow_qemu::{AccessKind, Connected, LayoutSource, Options, Target, discove
 use memflow_tests::built;
 
 const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
 /// So much is compared at once.
 const PIECE: u64 = 16 * MIB;
 
@@ -248,6 +249,51 @@ fn shared_guest(name: &str, guest: &mut RunningGuest) {
     assert!(alone_runs.runs().iter().all(|run| mapped.memory.metadata().runs.find(run.range.start()).is_some()));
     assert_saved(&*alone.memory, guest, MIB, 16 * MIB);
     pause.end().unwrap();
+}
+
+#[test]
+fn guests_of_four_gibibytes_and_two_nodes_are_read_by_name_alone() {
+    let (first, second) = (named("wide-pc"), named("wide-q35"));
+    // Below the hole lies the first node and half of the second, the other half above it.
+    let shared = "-machine pc -m 4G -object memory-backend-file,id=low,size=2G,mem-path=low.img,share=on \
+                  -object memory-backend-memfd,id=high,size=2G,share=on -numa node,nodeid=0,cpus=0,memdev=low \
+                  -numa node,nodeid=1,cpus=1,memdev=high";
+    // Here the border of the nodes lies above the hole, which is larger.
+    let anonymous = "-machine q35 -m 4G -object memory-backend-ram,id=low,size=3G -object memory-backend-ram,id=high,size=1G \
+                     -numa node,nodeid=0,cpus=0,memdev=low -numa node,nodeid=1,cpus=1,memdev=high \
+                     -qmp unix:spare.sock,server=on,wait=off";
+    let (mut one, mut two) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| boot(&first, shared));
+        let two = boot(&second, anonymous);
+        (one.join().unwrap(), two)
+    });
+    // The first has no monitor but the one in use.
+    wide_guest(&first, &mut one, (LayoutSource::CommandLine, AccessKind::Map), 3 * GIB);
+    wide_guest(&second, &mut two, (LayoutSource::Monitor, AccessKind::ProcessVm), 2 * GIB);
+}
+
+/// By name alone, the command lists what the guest itself does while it runs, and both sides of the hole are what QEMU has there.
+fn wide_guest(name: &str, guest: &mut RunningGuest, expected: (LayoutSource, AccessKind), hole: u64) {
+    assert_processes(guest, through_command(name.to_owned()));
+    let connected = by_name(name, |options| options.timeout = Duration::from_secs(2));
+    assert_eq!((connected.layout.source, connected.memory.access()), expected, "{:?}", connected.notes);
+    assert_processes(guest, through_library(connected.memory.clone()));
+    let ram = |start: u64, end: u64| {
+        let runs = connected.memory.metadata().runs;
+        let range = PhysRange::new(PhysAddr::new(start), end - start).unwrap();
+        runs.runs().iter().filter_map(|run| run.range.intersection(&range)).map(|part| part.len()).sum::<u64>()
+    };
+    let above = 4 * GIB - hole;
+    assert_eq!((ram(MIB, hole), ram(4 * GIB, 8 * GIB)), (hole - MIB, above));
+    guest.pause().unwrap();
+    // The start, each border of a node, both sides of the hole, the end.
+    for start in
+        [0, 2 * GIB - PIECE / 2, hole - PIECE, 4 * GIB, 4 * GIB + above / 2 - PIECE / 2, 4 * GIB + above - PIECE]
+    {
+        let len = if start < hole { PIECE.min(hole - start) } else { PIECE };
+        assert_saved(&*connected.memory, guest, start, len);
+    }
+    guest.resume().unwrap();
 }
 
 /// The command lists the guest, and a dump of it holds a kernel that stood still; afterwards the guest runs again.
