@@ -1,18 +1,21 @@
 //! Running guests, opened by name: what is read, written, paused and seen equals what QEMU and the guest themselves say.
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{path::Path, process::Command, sync::Arc, time::Duration};
 
 use memflow_core::{
     PhysAddr, PhysRange, PhysicalMemory, VirtAddr,
     memory::{Pause, PhysRead, PhysWrite, PhysicalMemoryExt, RunState, VcpuRegisters},
     os::Os,
 };
-use memflow_guests::{Guests, Live, MATRIX, RunningGuest, Spec, monitor};
+use memflow_guests::{Guests, Live, MATRIX, RunningGuest, Spec, keep_sparse, monitor, piped};
 use memflow_linux::{LinuxOptions, LinuxOs};
 use memflow_qemu::{AccessKind, Connected, LayoutSource, Options, Target, discover, find, open};
 use memflow_tests::built;
 
 const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// So much is compared at once.
+const PIECE: u64 = 16 * MIB;
 
 fn spec() -> &'static Spec {
     MATRIX.iter().find(|spec| spec.name == "amd64-6.12-4level-pti").unwrap()
@@ -35,21 +38,28 @@ fn by_name(name: &str, change: impl FnOnce(&mut Options)) -> Connected {
 }
 
 /// The memory equals what QEMU itself writes, byte by byte; what is in no run cannot be read. The guest must be paused.
-fn assert_saved(memory: &dyn PhysicalMemory, guest: &mut RunningGuest, start: u64, len: u64) {
-    let saved = guest.save(start, len).unwrap();
+fn assert_saved(memory: &dyn PhysicalMemory, guest: &mut RunningGuest, start: u64, asked: u64) {
     let runs = memory.metadata().runs;
     let mut compared = 0;
-    for run in runs.runs() {
-        let Some(part) = PhysRange::new(PhysAddr::new(start), len).unwrap().intersection(&run.range) else { continue };
-        let mut bytes = vec![0; part.len() as usize];
-        memory.read_into(part.start(), &mut bytes).unwrap();
-        let at = (part.start().as_u64() - start) as usize;
-        if let Some(differs) = bytes.iter().zip(&saved[at..]).position(|(ours, theirs)| ours != theirs) {
-            panic!("{:#x} differs from what QEMU saved", part.start().as_u64() + differs as u64);
+    // In pieces: neither copy is ever there as a whole, on a disk or in memory.
+    let end = start + asked;
+    for start in (start..end).step_by(PIECE as usize) {
+        let len = PIECE.min(end - start);
+        let saved = guest.save(start, len).unwrap();
+        for run in runs.runs() {
+            let piece = PhysRange::new(PhysAddr::new(start), len).unwrap();
+            let Some(part) = piece.intersection(&run.range) else { continue };
+            let mut bytes = vec![0; part.len() as usize];
+            memory.read_into(part.start(), &mut bytes).unwrap();
+            let theirs = &saved[(part.start().as_u64() - start) as usize..][..bytes.len()];
+            if bytes != theirs {
+                let differs = bytes.iter().zip(theirs).position(|(ours, theirs)| ours != theirs).unwrap();
+                panic!("{:#x} differs from what QEMU saved", part.start().as_u64() + differs as u64);
+            }
+            compared += part.len();
         }
-        compared += part.len();
     }
-    assert!(compared > len / 2, "only {compared:#x} of {len:#x} bytes are in runs");
+    assert!(compared > asked / 2, "only {compared:#x} of {asked:#x} bytes are in runs");
     let mut byte = [0];
     let hole = memory.read_into(PhysAddr::new(0xa_0000), &mut byte).unwrap_err();
     assert!(hole.is_not_in_image(), "{hole}");
@@ -241,6 +251,51 @@ fn shared_guest(name: &str, guest: &mut RunningGuest) {
     pause.end().unwrap();
 }
 
+#[test]
+fn guests_of_four_gibibytes_and_two_nodes_are_read_by_name_alone() {
+    let (first, second) = (named("wide-pc"), named("wide-q35"));
+    // Below the hole lies the first node and half of the second, the other half above it.
+    let shared = "-machine pc -m 4G -object memory-backend-file,id=low,size=2G,mem-path=low.img,share=on \
+                  -object memory-backend-memfd,id=high,size=2G,share=on -numa node,nodeid=0,cpus=0,memdev=low \
+                  -numa node,nodeid=1,cpus=1,memdev=high";
+    // Here the border of the nodes lies above the hole, which is larger.
+    let anonymous = "-machine q35 -m 4G -object memory-backend-ram,id=low,size=3G -object memory-backend-ram,id=high,size=1G \
+                     -numa node,nodeid=0,cpus=0,memdev=low -numa node,nodeid=1,cpus=1,memdev=high \
+                     -qmp unix:spare.sock,server=on,wait=off";
+    let (mut one, mut two) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| boot(&first, shared));
+        let two = boot(&second, anonymous);
+        (one.join().unwrap(), two)
+    });
+    // The first has no monitor but the one in use.
+    wide_guest(&first, &mut one, (LayoutSource::CommandLine, AccessKind::Map), 3 * GIB);
+    wide_guest(&second, &mut two, (LayoutSource::Monitor, AccessKind::ProcessVm), 2 * GIB);
+}
+
+/// By name alone, the command lists what the guest itself does while it runs, and both sides of the hole are what QEMU has there.
+fn wide_guest(name: &str, guest: &mut RunningGuest, expected: (LayoutSource, AccessKind), hole: u64) {
+    assert_processes(guest, through_command(name.to_owned()));
+    let connected = by_name(name, |options| options.timeout = Duration::from_secs(2));
+    assert_eq!((connected.layout.source, connected.memory.access()), expected, "{:?}", connected.notes);
+    assert_processes(guest, through_library(connected.memory.clone()));
+    let ram = |start: u64, end: u64| {
+        let runs = connected.memory.metadata().runs;
+        let range = PhysRange::new(PhysAddr::new(start), end - start).unwrap();
+        runs.runs().iter().filter_map(|run| run.range.intersection(&range)).map(|part| part.len()).sum::<u64>()
+    };
+    let above = 4 * GIB - hole;
+    assert_eq!((ram(MIB, hole), ram(4 * GIB, 8 * GIB)), (hole - MIB, above));
+    guest.pause().unwrap();
+    // The start, each border of a node, both sides of the hole, the end.
+    for start in
+        [0, 2 * GIB - PIECE / 2, hole - PIECE, 4 * GIB, 4 * GIB + above / 2 - PIECE / 2, 4 * GIB + above - PIECE]
+    {
+        let len = if start < hole { PIECE.min(hole - start) } else { PIECE };
+        assert_saved(&*connected.memory, guest, start, len);
+    }
+    guest.resume().unwrap();
+}
+
 /// The command lists the guest, and a dump of it holds a kernel that stood still; afterwards the guest runs again.
 fn assert_listed_and_dumped(name: &str, guest: &mut RunningGuest, memory: &Arc<memflow_qemu::QemuMemory>) {
     let command = |arguments: &[&str]| {
@@ -254,13 +309,19 @@ fn assert_listed_and_dumped(name: &str, guest: &mut RunningGuest, memory: &Arc<m
     assert_eq!(target["connector"], "qemu");
     assert!(target["description"].as_str().unwrap().contains("512MiB"), "{target}");
 
-    let file = guest.folder().join("dumped.lime").display().to_string();
-    let run = command(&["dump", name, "-o", &file, "--json"]);
-    let said: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    // Written through a pipe, so that its zeros take no room.
+    let file = guest.folder().join("dumped.lime");
+    let mut printed = Vec::new();
+    let dump = |pipe: &Path| {
+        printed = command(&["dump", name, "-o", &pipe.display().to_string(), "--json"]).stdout;
+        Ok(())
+    };
+    piped(guest.folder(), dump, |pipe| keep_sparse(pipe, &file)).unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&printed).unwrap();
     assert_eq!(said["live"], false, "it stood still while it was copied: {said}");
     assert_eq!(memory.control().unwrap().run_state().unwrap(), RunState::Running);
     assert!(guest.command("procs").is_ok());
-    let dumped = through_command(file.clone())();
+    let dumped = through_command(file.display().to_string())();
     assert!(dumped.len() > 30 && dumped.iter().any(|(pid, _)| *pid == 1), "{dumped:?}");
     std::fs::remove_file(file).unwrap();
 }

@@ -1,13 +1,20 @@
 //! Machines of every memory layout, without an operating system: paused from the start, their memory filled by QEMU itself.
 
-use std::time::Duration;
+use std::{
+    io::Read,
+    net::{TcpListener, TcpStream},
+    sync::Barrier,
+    time::{Duration, Instant},
+};
 
 use memflow_core::{
     PhysAddr, PhysicalMemory,
     memory::{MachineKind, PhysWrite, PhysicalMemoryExt, RunState, VcpuRegisters},
 };
 use memflow_guests::BareMachine;
-use memflow_qemu::{AccessKind, Connected, LayoutSource, Options, RunKind, Target, open};
+use memflow_qemu::{
+    AccessKind, Connected, LayoutSource, MonitorAddress, MonitorConfig, Options, Protocol, RunKind, Target, open,
+};
 use memflow_tests::Random;
 use serde_json::json;
 
@@ -23,15 +30,19 @@ struct Machine {
     _folder: tempfile::TempDir,
 }
 
-/// A paused machine with a pattern in its memory at each of these addresses.
+/// A paused machine with a pattern in its memory at each of these addresses, and a monitor that is free.
 fn machine(name: &str, program: &str, arguments: &str, places: &[u64]) -> Machine {
+    machine_without_monitor(name, program, &format!("-qmp unix:spare.sock,server=on,wait=off {arguments}"), places)
+}
+
+/// The same, with no other monitors than those among the arguments.
+fn machine_without_monitor(name: &str, program: &str, arguments: &str, places: &[u64]) -> Machine {
     let folder = tempfile::tempdir().unwrap();
     let name = format!("{name}-{}", std::process::id());
     let mut random = Random(name.len() as u64);
     let pattern: Vec<u8> = (0..PATTERN / 8).flat_map(|_| random.next_u64().to_le_bytes()).collect();
     std::fs::write(folder.path().join("pattern"), &pattern).unwrap();
     let mut all = vec!["-S".to_owned(), "-name".to_owned(), name.clone()];
-    all.extend(["-qmp", "unix:spare.sock,server=on,wait=off"].map(str::to_owned));
     all.extend(arguments.split(' ').map(str::to_owned));
     for place in places {
         all.extend(["-device".to_owned(), format!("loader,file=pattern,addr={place:#x},force-raw=on")]);
@@ -182,14 +193,111 @@ fn arm_machine_with_its_memory_from_one_gibibyte_on() {
     plain.assert_every_way(&[AccessKind::ProcessVm, AccessKind::Mem], true);
 }
 
+/// Ports that nobody listens on.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// A client that a monitor talks to, so that it answers nobody else.
+fn client(port: u16) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.read_exact(&mut [0; 4]).unwrap();
+    stream
+}
+
+#[test]
+fn monitors_on_tcp_answer_also_when_another_client_is_on_the_first() {
+    let [plain, device, human] = free_ports();
+    let arguments = format!(
+        "-machine q35 -m 128M -object memory-backend-ram,id=a,size=64M -object memory-backend-ram,id=b,size=64M \
+         -numa node,memdev=a -numa node,memdev=b -qmp tcp:127.0.0.1:{plain},server,nowait \
+         -chardev socket,id=mon1,host=127.0.0.1,port={device},server=on,wait=off -mon chardev=mon1,mode=control \
+         -monitor tcp:127.0.0.1:{human},server,nowait"
+    );
+    let mut machine = machine_without_monitor("tcp", "qemu-system-x86_64", &arguments, &[MIB, 100 * MIB]);
+    let open = |machine: &Machine| machine.open(|options| options.timeout = Duration::from_millis(1500));
+    let state = |connected: &Connected| connected.memory.control().unwrap().run_state().unwrap();
+
+    // Two nodes of one size: without a monitor's word nobody knows which is which.
+    let free = open(&machine).unwrap();
+    assert_eq!((free.layout.source, free.notes.len()), (LayoutSource::Monitor, 0), "{:?}", free.notes);
+    assert_eq!((free.memory.facts().vcpus.len(), state(&free)), (1, RunState::Paused));
+    machine.assert_equal(&*free.memory, "over TCP");
+
+    // One after the other is taken: the next one is asked, in the order -qmp, -monitor, -mon.
+    let mut clients = Vec::new();
+    for (taken, next) in [(plain, "HMP"), (human, "QMP")] {
+        clients.push(client(taken));
+        let behind = open(&machine).unwrap();
+        assert_eq!((behind.layout.source, behind.layout.runs.len()), (LayoutSource::Monitor, free.layout.runs.len()));
+        let note = behind.notes.iter().find(|note| note.contains(&format!("127.0.0.1:{taken}")));
+        assert!(
+            note.is_some_and(|note| note.contains("1.5s") && note.contains("another client")),
+            "{:?}",
+            behind.notes
+        );
+        assert_eq!((behind.memory.facts().vcpus.len(), state(&behind)), (1, RunState::Paused), "next is {next}");
+        machine.assert_equal(&*behind.memory, "behind another client");
+    }
+    // What was opened before asks another one as well.
+    assert_eq!(state(&free), RunState::Paused);
+
+    // All of them, and the one of this test: nothing is left, soon, and the error says what was tried.
+    clients.push(client(device));
+    let started = Instant::now();
+    let error = open(&machine).unwrap_err().to_string();
+    assert!(error.contains("memory backend a") && error.contains("map="), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    free.memory.read_into(PhysAddr::new(MIB), &mut [0; 64]).unwrap();
+
+    drop(clients);
+    let again = open(&machine).unwrap();
+    assert_eq!((again.layout.source, state(&again)), (LayoutSource::Monitor, RunState::Paused));
+    // One that is named is the only one that is asked.
+    for (protocol, port) in [(Protocol::Human, human), (Protocol::Qmp, device)] {
+        let address = MonitorAddress::Tcp(format!("127.0.0.1:{port}"));
+        let named = machine.open(|options| options.monitor = Some(MonitorConfig { protocol, address })).unwrap();
+        assert_eq!((named.layout.source, named.notes.len()), (LayoutSource::Monitor, 0), "{:?}", named.notes);
+        machine.assert_equal(&*named.memory, "by a monitor that was named");
+    }
+}
+
 #[test]
 fn machine_that_dies_is_an_error_for_system_calls_and_its_last_state_in_place() {
     let arguments = "-machine q35,memory-backend=ram -m 256M -object memory-backend-memfd,id=ram,size=256M,share=on";
     let mut machine = machine("mortal", "qemu-system-x86_64", arguments, &[MIB]);
     let open = |access| machine.open(|options| (options.access, options.writable) = (access, true)).unwrap().memory;
     let (mapped, called, file) = (open(AccessKind::Map), open(AccessKind::ProcessVm), open(AccessKind::Mem));
-    machine.bare.kill();
     let mut bytes = vec![0; PATTERN];
+    // It dies in the middle of reads that are as large as its memory.
+    let (ready, readers) = (Barrier::new(3), [called.clone(), file.clone()]);
+    std::thread::scope(|scope| {
+        let reading = readers.map(|memory| {
+            let ready = &ready;
+            scope.spawn(move || {
+                let mut bytes = vec![0; 128 << 20];
+                memory.read_into(PhysAddr::new(MIB), &mut bytes).unwrap();
+                ready.wait();
+                let started = Instant::now();
+                while started.elapsed() < Duration::from_secs(60) {
+                    if let Err(error) = memory.read_into(PhysAddr::new(MIB), &mut bytes) {
+                        return (error.to_string(), bytes);
+                    }
+                }
+                panic!("a machine that died is read on and on");
+            })
+        });
+        ready.wait();
+        std::thread::sleep(Duration::from_millis(30));
+        machine.bare.kill();
+        for reader in reading {
+            let (error, bytes) = reader.join().unwrap();
+            assert!(error.contains("No such process") || error.contains("Bad address"), "{error}");
+            assert!(bytes[..PATTERN] == machine.pattern, "what was read before stays");
+        }
+    });
     mapped.read_into(PhysAddr::new(MIB), &mut bytes).unwrap();
     assert!(bytes == machine.pattern, "mapped memory stays what it was");
     for memory in [called, file] {

@@ -16,7 +16,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use memflow_core::{
@@ -57,6 +60,7 @@ pub struct GdbMemory {
     /// Most bytes of a write, on the wire.
     room: usize,
     abilities: Abilities,
+    calls: AtomicU64,
 }
 
 impl std::fmt::Debug for GdbMemory {
@@ -116,7 +120,13 @@ impl GdbMemory {
             grid,
             room: abilities.packet.saturating_sub(HEADER),
             abilities,
+            calls: AtomicU64::new(0),
         }
+    }
+
+    /// Batches that this connector was called with.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// The conversation. A thread that panicked in it left a request without its answer at worst, which is noticed.
@@ -274,6 +284,7 @@ fn verdict(called: Result<()>, folded: Result<()>) -> Result<()> {
 
 impl PhysicalMemory for GdbMemory {
     fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let mut all = Vec::with_capacity(ops.len());
         for (index, op) in ops.iter_mut().enumerate() {
             let (parts, outcome) = self.parts(&self.readable, index, op.addr, op.buf.len());
@@ -285,6 +296,7 @@ impl PhysicalMemory for GdbMemory {
     }
 
     fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let mut all = Vec::with_capacity(ops.len());
         for (index, op) in ops.iter_mut().enumerate() {
             let (parts, outcome) = self.parts(&self.writable, index, op.addr, op.buf.len());

@@ -310,6 +310,19 @@ mod tests {
             parse("-qmp unix:q.sock,server,nowait -qmp tcp:localhost:4444,server=on -monitor telnet::5555,server=on");
         assert_eq!(line.monitors.len(), 3);
         assert_eq!(line.monitors.get(2).map(|one| &one.address), Some(&MonitorAddress::Tcp("127.0.0.1:5555".into())));
+        let address = |line: &str| parse(line).monitors.into_iter().next().map(|one| one.address.to_string());
+        for (line, expected) in [
+            ("-qmp tcp:127.0.0.1:4444,server,nowait", "127.0.0.1:4444"),
+            ("-qmp tcp:0.0.0.0:4444,server=on,wait=off", "127.0.0.1:4444"),
+            ("-qmp tcp:[::1]:4444,server=on,wait=off", "[::1]:4444"),
+            ("-qmp tcp:[::]:4444,server=on,ipv6=on", "[::1]:4444"),
+            ("-chardev socket,id=m,host=::1,port=4444,server=on -mon m,mode=control", "[::1]:4444"),
+            ("-chardev socket,id=m,port=4444,server=on,wait=off -mon chardev=m", "127.0.0.1:4444"),
+            ("-chardev socket,id=m,port=4444,server=on,wait=off -qmp chardev:m", "127.0.0.1:4444"),
+        ] {
+            assert_eq!(address(line).as_deref(), Some(expected), "{line}");
+        }
+        assert_eq!(address("-qmp tcp:127.0.0.1:4444"), None, "a client has no place to connect to");
         assert!(parse("-monitor stdio -qmp stdio -serial mon:stdio -qmp unix:client.sock").monitors.is_empty());
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use memflow_core::{
     Error, PhysAddr, PhysicalMemory, Result,
-    memory::{PhysRead, PhysicalMemoryExt, RunState},
+    memory::{PhysRead, PhysWrite, PhysicalMemoryExt, RunState},
 };
 use memflow_qemu::{
     AccessKind, Connected, LayoutSource, MonitorAddress, MonitorConfig, Options, Protocol, Target, discover, find, open,
@@ -316,6 +316,52 @@ fn process_that_ends_fails_every_operation_from_then_on() {
     }
 }
 
+/// This test program again, for one test, inside of namespaces of its own.
+const APART: &str = "MEMFLOW_QEMU_APART";
+
+#[test]
+fn process_whose_pid_was_given_to_another_is_never_read() {
+    if std::env::var_os(APART).is_none() {
+        // In a namespace of its own, nobody else takes the next pid.
+        let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+        let mut again = Command::new("unshare");
+        again.args(user).args(["--pid", "--fork", "--mount-proc"]).arg(std::env::current_exe().unwrap());
+        again.args(["--exact", "process_whose_pid_was_given_to_another_is_never_read", "--nocapture"]).env(APART, "1");
+        let run = again.output().unwrap();
+        let text = String::from_utf8_lossy(&run.stderr);
+        if !user.is_empty() && text.starts_with("unshare:") {
+            println!("this system lets nobody but root have namespaces, so no pid can be chosen: {text}");
+            return;
+        }
+        assert!(run.status.success(), "{}{text}", String::from_utf8_lossy(&run.stdout));
+        return;
+    }
+    for access in [AccessKind::ProcessVm, AccessKind::Mem] {
+        let mut first = Fake::start("reused", SOCKET);
+        let (start, last) = first.mapping();
+        first.serve("qmp.sock", move |stream| qmp(stream, truthful(start, last)));
+        let options = first.with(|options| (options.access, options.writable) = (access, true));
+        let memory = first.open(&options).unwrap().memory;
+        memory.read_into(PhysAddr::new(0), &mut [0; 64]).unwrap();
+        let pid = first.child.id();
+        first.child.kill().unwrap();
+        first.child.wait().unwrap();
+
+        // Another one of the same program and name, with the same pid, and the same page of it readable.
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
+        let second = Fake::start("reused", SOCKET);
+        assert_eq!(second.child.id(), pid);
+        let fresh = second.open(&second.with(|options| options.access = access)).unwrap().memory;
+        fresh.read_into(PhysAddr::new(0), &mut [0; 64]).unwrap();
+        let mut bytes = [0xee; 64];
+        let error = memory.read_into(PhysAddr::new(0), &mut bytes).unwrap_err().to_string();
+        assert!(error.contains("No such process") && bytes == [0xee; 64], "{access}: {error}");
+        assert!(memory.write_batch(&mut [PhysWrite::new(PhysAddr::new(0), b"x")]).is_err(), "{access}");
+        // Its monitor is at another place, which is reached through the first process, and that is gone.
+        assert!(memory.control().unwrap().run_state().is_err(), "{access}");
+    }
+}
+
 #[test]
 fn missing_permission_is_named() {
     // A process of somebody else, and this test without the right to look into it.
@@ -332,6 +378,9 @@ fn missing_permission_is_named() {
                 String::from_utf8_lossy(&run.stdout),
                 String::from_utf8_lossy(&run.stderr)
             );
+        } else if rustix::fs::stat("/proc/1").unwrap().st_uid != rustix::process::geteuid().as_raw() {
+            // Without being root, there are others' processes already; the first one is the system's.
+            assert_permission_is_named(1);
         }
         return;
     };

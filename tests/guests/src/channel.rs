@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result, WithPath, unexpected};
+use crate::pipe::{in_memory, piped};
 
 /// How long QEMU may take to create its sockets.
 const START: Duration = Duration::from_secs(30);
@@ -136,6 +137,16 @@ impl Qmp {
                 return Ok(answer.take());
             }
         }
+    }
+
+    /// QEMU's own copy of physical memory.
+    pub(crate) fn save(&mut self, address: u64, len: u64, limit: Duration) -> Result<Vec<u8>> {
+        let folder = self.0.folder.clone();
+        let save = |path: &Path| {
+            let arguments = json!({ "val": address, "size": len, "filename": path });
+            self.execute("pmemsave", arguments, limit).map(drop)
+        };
+        piped(&folder, save, in_memory)
     }
 
     fn message(&mut self, limit: Duration, what: &str) -> Result<Value> {

@@ -180,6 +180,14 @@ impl Guests {
         self.boot_by(spec, None, |boot, folder| RunningGuest::run(spec, live.command(spec, boot), folder))
     }
 
+    /// As [`boot_live`](Self::boot_live), with files and a script beside the guest's own.
+    ///
+    /// # Errors
+    /// As [`Guests::ensure`].
+    pub fn boot_live_with(&self, spec: &Spec, live: &Live, addition: Addition) -> Result<RunningGuest> {
+        self.boot_by(spec, Some(addition), |boot, folder| RunningGuest::run(spec, live.command(spec, boot), folder))
+    }
+
     fn boot_by(
         &self,
         spec: &Spec,

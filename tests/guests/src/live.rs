@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::channel::Qmp;
 use crate::error::{Result, WithPath};
@@ -122,12 +122,7 @@ impl BareMachine {
     /// # Errors
     /// As [`qmp`](Self::qmp).
     pub fn save(&mut self, address: u64, len: u64) -> Result<Vec<u8>> {
-        let path = self.folder.join("saved");
-        let arguments = json!({ "val": address, "size": len, "filename": path });
-        self.qmp.execute("pmemsave", arguments, LIMIT)?;
-        let bytes = std::fs::read(&path).at(&path)?;
-        std::fs::remove_file(&path).at(path)?;
-        Ok(bytes)
+        self.qmp.save(address, len, LIMIT)
     }
 
     /// Ends it at once, as a crash would.

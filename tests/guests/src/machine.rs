@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::addition;
 use crate::channel::{Agent, Qmp};
 use crate::error::{Error, Result, WithPath, unexpected};
+use crate::pipe::{keep_sparse, piped};
 use crate::program::Boot;
 use crate::qemu::command_line;
 use crate::spec::Spec;
@@ -135,14 +136,18 @@ impl RunningGuest {
         self.qmp.execute("cont", json!({}), LIMIT).map(drop)
     }
 
-    /// Writes an ELF core of the guest's physical memory.
+    /// Writes an ELF core of the guest's physical memory, with holes for pages of zeros.
     ///
     /// # Errors
     /// As [`RunningGuest::qmp`].
     pub fn dump_elf(&mut self, to: &Path) -> Result<()> {
-        let to = std::path::absolute(to).at(to)?;
-        let arguments = json!({ "paging": false, "protocol": format!("file:{}", to.display()) });
-        self.qmp.execute("dump-guest-memory", arguments, LIMIT).map(drop)
+        // QEMU writes a dump of several GiB whole, however little of it is more than zeros.
+        let Self { folder, qmp, .. } = self;
+        let dump = |path: &Path| {
+            let arguments = json!({ "paging": false, "protocol": format!("file:{}", path.display()) });
+            qmp.execute("dump-guest-memory", arguments, LIMIT).map(drop)
+        };
+        piped(folder, dump, |pipe| keep_sparse(pipe, to))
     }
 
     /// Sends a line to the agent inside: `procs`, `spawn NAME` (answers the pid), `kill PID`, `forget`, `exit`.
@@ -178,11 +183,7 @@ impl RunningGuest {
     /// # Errors
     /// As [`RunningGuest::qmp`].
     pub fn save(&mut self, address: u64, len: u64) -> Result<Vec<u8>> {
-        let path = self.folder.join("saved");
-        self.qmp.execute("pmemsave", json!({ "val": address, "size": len, "filename": path }), LIMIT)?;
-        let bytes = std::fs::read(&path).at(&path)?;
-        std::fs::remove_file(&path).at(path)?;
-        Ok(bytes)
+        self.qmp.save(address, len, LIMIT)
     }
 
     /// Starts a process of that name in the guest and returns its pid.

@@ -42,10 +42,15 @@ pub enum MonitorAddress {
 }
 
 impl MonitorAddress {
-    /// A port of a host; no host is this one.
+    /// A port of a host; no host, or any address, is this one.
     pub fn tcp(host: &str, port: &str) -> Self {
-        let host = if host.is_empty() || host == "0.0.0.0" { "127.0.0.1" } else { host };
-        Self::Tcp(format!("{host}:{port}"))
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        Self::Tcp(match bare {
+            "" | "0.0.0.0" => format!("127.0.0.1:{port}"),
+            "::" => format!("[::1]:{port}"),
+            _ if bare.contains(':') => format!("[{bare}]:{port}"),
+            _ => format!("{bare}:{port}"),
+        })
     }
 }
 

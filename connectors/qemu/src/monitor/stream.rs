@@ -78,7 +78,7 @@ impl Stream {
             MonitorAddress::Descriptor(number) => {
                 bound_path(process, *number).and_then(|path| connect_unix(Path::new(&path), deadline)).map(Socket::Unix)
             }
-            MonitorAddress::Tcp(address) => connect_tcp(address, limit).map(Socket::Tcp),
+            MonitorAddress::Tcp(address) => connect_tcp(address, deadline).map(Socket::Tcp),
         };
         let socket = socket.map_err(|error| match error.kind() {
             ErrorKind::TimedOut => late("a connection", limit),
@@ -191,10 +191,12 @@ fn connect_unix(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
     }
 }
 
-fn connect_tcp(address: &str, limit: Duration) -> io::Result<TcpStream> {
+fn connect_tcp(address: &str, deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
     for address in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, limit.max(Duration::from_millis(1))) {
+        // A name may have several addresses; all of them share the time.
+        let rest = deadline.saturating_duration_since(Instant::now());
+        match TcpStream::connect_timeout(&address, rest.max(Duration::from_millis(1))) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
