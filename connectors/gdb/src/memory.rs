@@ -22,7 +22,7 @@ use std::{
 use memflow_core::{
     Error, PhysAddr, PhysRange, PhysicalMemory, Reason, Result,
     memory::{
-        Control, Liveness, Metadata, Outcome, PhysRead, PhysWrite, Piece, RunMap, TargetFacts, finish_reads,
+        Control, Liveness, Lookaside, Metadata, Outcome, PhysRead, PhysWrite, Piece, RunMap, TargetFacts, finish_reads,
         finish_writes,
     },
 };
@@ -58,6 +58,7 @@ pub struct GdbMemory {
     /// Most bytes of a write, on the wire.
     room: usize,
     abilities: Abilities,
+    pub(crate) lookaside: Lookaside,
 }
 
 impl std::fmt::Debug for GdbMemory {
@@ -117,6 +118,7 @@ impl GdbMemory {
             grid,
             room: abilities.packet.saturating_sub(HEADER),
             abilities,
+            lookaside: Lookaside::by_liveness(Liveness::Live),
         }
     }
 
@@ -300,6 +302,8 @@ impl PhysicalMemory for GdbMemory {
     }
 
     fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
+        // Dropped when the writes have been carried out.
+        let _writing = self.lookaside.writing(ops);
         let mut all = Vec::with_capacity(ops.len());
         for (index, op) in ops.iter_mut().enumerate() {
             let (parts, outcome) = self.parts(&self.writable, index, op.addr, op.buf.len());
@@ -318,6 +322,10 @@ impl PhysicalMemory for GdbMemory {
             read_only: self.writable.is_empty(),
             ideal_batch: REQUESTS,
         }
+    }
+
+    fn lookaside(&self) -> Option<&Lookaside> {
+        Some(&self.lookaside)
     }
 
     fn facts(&self) -> &TargetFacts {

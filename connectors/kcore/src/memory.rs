@@ -17,7 +17,8 @@ use std::{fs::File, sync::Arc};
 use memflow_core::{
     PhysRange, PhysicalMemory, Reason, Result,
     memory::{
-        Liveness, Metadata, Outcome, PhysRead, PhysWrite, Piece, RunMap, TargetFacts, finish_reads, finish_writes,
+        Liveness, Lookaside, Metadata, Outcome, PhysRead, PhysWrite, Piece, RunMap, TargetFacts, finish_reads,
+        finish_writes,
     },
 };
 
@@ -33,11 +34,13 @@ pub struct KcoreMemory {
     name: Arc<str>,
     runs: Arc<RunMap>,
     facts: TargetFacts,
+    lookaside: Lookaside,
 }
 
 impl KcoreMemory {
     pub(crate) fn new(file: File, name: String, runs: RunMap, facts: TargetFacts) -> Self {
-        Self { file, name: name.into(), runs: Arc::new(runs), facts }
+        let lookaside = Lookaside::by_liveness(Liveness::Live);
+        Self { file, name: name.into(), runs: Arc::new(runs), facts, lookaside }
     }
 }
 
@@ -102,6 +105,10 @@ impl PhysicalMemory for KcoreMemory {
             read_only: true,
             ideal_batch: IDEAL_BATCH,
         }
+    }
+
+    fn lookaside(&self) -> Option<&Lookaside> {
+        Some(&self.lookaside)
     }
 
     fn facts(&self) -> &TargetFacts {
