@@ -1,6 +1,7 @@
 //! Whether the target runs, and its registers now.
 //!
 //! Owns: [`Control`] of [`GdbMemory`]. Must not know: packets.
+//! Keeps: once this has said that a target stands, no translation is used that was worked out while it ran.
 #![deny(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -19,11 +20,18 @@ use crate::{memory::GdbMemory, registers};
 
 impl Control for GdbMemory {
     fn run_state(&self) -> Result<RunState> {
-        Ok(if self.session().runs()? { RunState::Running } else { RunState::Paused })
+        if self.session().runs()? {
+            return Ok(RunState::Running);
+        }
+        // Somebody else may have stopped it.
+        self.lookaside.flush();
+        Ok(RunState::Paused)
     }
 
     fn pause(&self) -> Result<()> {
-        self.session().pause()
+        self.session().pause()?;
+        self.lookaside.flush();
+        Ok(())
     }
 
     fn resume(&self) -> Result<()> {

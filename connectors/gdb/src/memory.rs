@@ -25,7 +25,8 @@ use std::{
 use memflow_core::{
     Error, PhysAddr, PhysicalMemory, Reason, Result,
     memory::{
-        Control, Liveness, Metadata, Outcome, PhysRead, PhysWrite, RunMap, TargetFacts, finish_reads, finish_writes,
+        Control, Liveness, Lookaside, Metadata, Outcome, PhysRead, PhysWrite, RunMap, TargetFacts, finish_reads,
+        finish_writes,
     },
 };
 use rustix::io::Errno;
@@ -61,6 +62,7 @@ pub struct GdbMemory {
     room: usize,
     abilities: Abilities,
     calls: AtomicU64,
+    pub(crate) lookaside: Lookaside,
 }
 
 impl std::fmt::Debug for GdbMemory {
@@ -121,6 +123,7 @@ impl GdbMemory {
             room: abilities.packet.saturating_sub(HEADER),
             abilities,
             calls: AtomicU64::new(0),
+            lookaside: Lookaside::by_liveness(Liveness::Live),
         }
     }
 
@@ -297,6 +300,8 @@ impl PhysicalMemory for GdbMemory {
 
     fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        // Dropped when the writes have been carried out.
+        let _writing = self.lookaside.writing(ops);
         let mut all = Vec::with_capacity(ops.len());
         for (index, op) in ops.iter_mut().enumerate() {
             let (parts, outcome) = self.parts(&self.writable, index, op.addr, op.buf.len());
@@ -315,6 +320,10 @@ impl PhysicalMemory for GdbMemory {
             read_only: self.writable.is_empty(),
             ideal_batch: REQUESTS,
         }
+    }
+
+    fn lookaside(&self) -> Option<&Lookaside> {
+        Some(&self.lookaside)
     }
 
     fn facts(&self) -> &TargetFacts {

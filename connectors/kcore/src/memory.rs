@@ -16,7 +16,7 @@ use std::{fs::File, sync::Arc};
 
 use memflow_core::{
     PhysicalMemory, Reason, Result,
-    memory::{Liveness, Metadata, PhysRead, PhysWrite, RunMap, TargetFacts, finish_reads, refuse_writes},
+    memory::{Liveness, Lookaside, Metadata, PhysRead, PhysWrite, RunMap, TargetFacts, finish_reads, refuse_writes},
 };
 
 use crate::transfer::{self, Part};
@@ -31,11 +31,13 @@ pub struct KcoreMemory {
     name: Arc<str>,
     runs: Arc<RunMap>,
     facts: TargetFacts,
+    lookaside: Lookaside,
 }
 
 impl KcoreMemory {
     pub(crate) fn new(file: File, name: String, runs: RunMap, facts: TargetFacts) -> Self {
-        Self { file, name: name.into(), runs: Arc::new(runs), facts }
+        let lookaside = Lookaside::by_liveness(Liveness::Live);
+        Self { file, name: name.into(), runs: Arc::new(runs), facts, lookaside }
     }
 }
 
@@ -85,6 +87,10 @@ impl PhysicalMemory for KcoreMemory {
             read_only: true,
             ideal_batch: IDEAL_BATCH,
         }
+    }
+
+    fn lookaside(&self) -> Option<&Lookaside> {
+        Some(&self.lookaside)
     }
 
     fn facts(&self) -> &TargetFacts {

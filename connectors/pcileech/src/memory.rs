@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 use memflow_core::{
     PhysAddr, PhysicalMemory, Reason, Result,
-    memory::{Liveness, Metadata, Outcome, PhysRead, PhysWrite, RunMap, TargetFacts, finish_reads, finish_writes},
+    memory::{
+        Liveness, Lookaside, Metadata, Outcome, PhysRead, PhysWrite, RunMap, TargetFacts, finish_reads, finish_writes,
+    },
 };
 
 use crate::{
@@ -45,6 +47,7 @@ pub struct LeechcoreMemory {
     facts: TargetFacts,
     /// Whether reads ask for whole pages where less would do.
     whole_pages: bool,
+    lookaside: Lookaside,
 }
 
 /// A part of an operation that one entry carries.
@@ -89,7 +92,9 @@ impl LeechcoreMemory {
     pub(crate) fn new(device: Device, name: String, runs: RunMap) -> Self {
         // What the C library buffers for a file it gives again, old as it may be, unless a whole page is asked for.
         let whole_pages = device.is_file();
-        Self { device, name: name.into(), runs: Arc::new(runs), facts: TargetFacts::default(), whole_pages }
+        let lookaside = Lookaside::by_liveness(liveness(&device));
+        let (name, facts) = (name.into(), TargetFacts::default());
+        Self { device, name, runs: Arc::new(runs), facts, whole_pages, lookaside }
     }
 
     /// Adds the parts of an operation that lie in the map, and says what became of the rest.
@@ -114,6 +119,11 @@ impl LeechcoreMemory {
             },
         )
     }
+}
+
+/// What takes writes changes, if only by us.
+fn liveness(device: &Device) -> Liveness {
+    if device.volatile || device.writable { Liveness::Live } else { Liveness::Frozen }
 }
 
 /// What became of an operation one of whose parts LeechCore did not do.
@@ -150,6 +160,8 @@ impl PhysicalMemory for LeechcoreMemory {
     }
 
     fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
+        // Dropped when the writes have been carried out.
+        let _writing = self.lookaside.writing(ops);
         let mut parts = Vec::with_capacity(ops.len());
         for (index, op) in ops.iter_mut().enumerate() {
             op.outcome = if self.device.writable {
@@ -183,11 +195,14 @@ impl PhysicalMemory for LeechcoreMemory {
         Metadata {
             name: self.name.clone(),
             runs: self.runs.clone(),
-            // What takes writes changes, if only by us.
-            liveness: if self.device.volatile || self.device.writable { Liveness::Live } else { Liveness::Frozen },
+            liveness: liveness(&self.device),
             read_only: !self.device.writable,
             ideal_batch: IDEAL_BATCH,
         }
+    }
+
+    fn lookaside(&self) -> Option<&Lookaside> {
+        Some(&self.lookaside)
     }
 
     fn facts(&self) -> &TargetFacts {

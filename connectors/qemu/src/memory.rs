@@ -2,7 +2,7 @@
 //!
 //! Owns: [`QemuMemory`]. Must not know: how the guest was found.
 //! Keeps: what is read is the guest's, or an error: of a guest that has ended, system calls give errors for good, and mapped
-//! memory stays what it was at the end.
+//! memory stays what it was at the end. Once control has said that a guest stands, no translation is used that was worked out while it ran.
 
 use std::{
     fmt,
@@ -13,10 +13,10 @@ use std::{
 };
 
 use memflow_core::{
-    PhysicalMemory, Result,
+    Error, PhysicalMemory, Result,
     memory::{
-        Control, DirectMap, Liveness, Metadata, PhysRead, PhysWrite, RunMap, SourceConfig, TargetFacts, finish_reads,
-        finish_writes, refuse_writes,
+        Control, DirectMap, Liveness, Lookaside, Metadata, PhysRead, PhysWrite, RunMap, RunState, SourceConfig,
+        TargetFacts, VcpuRegisters, finish_reads, finish_writes, refuse_writes,
     },
 };
 
@@ -37,6 +37,8 @@ pub struct QemuMemory {
     control: Option<Monitored>,
     writable: bool,
     calls: AtomicU64,
+    /// For guests whose memory has to be called for.
+    lookaside: Lookaside,
 }
 
 impl fmt::Debug for QemuMemory {
@@ -51,7 +53,16 @@ impl QemuMemory {
             Access::Mapped(mapped) => mapped.metadata().runs,
             Access::System(_) => Arc::new(config.runs),
         };
-        Self { name: config.name, runs, facts: config.facts, access, control, writable, calls: AtomicU64::new(0) }
+        Self {
+            name: config.name,
+            runs,
+            facts: config.facts,
+            access,
+            control,
+            writable,
+            calls: AtomicU64::new(0),
+            lookaside: Lookaside::by_liveness(Liveness::Live),
+        }
     }
 
     /// How the memory is reached.
@@ -62,6 +73,14 @@ impl QemuMemory {
     /// Batches that this connector was called with. What is read in place needs no call.
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// The guest's monitors.
+    fn monitored(&self) -> Result<&Monitored> {
+        self.control.as_ref().ok_or_else(|| Error::Unsupported {
+            what: format!("control over {}", self.name),
+            why: "no monitor of the guest has answered".to_owned(),
+        })
     }
 }
 
@@ -79,6 +98,8 @@ impl PhysicalMemory for QemuMemory {
 
     fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        // Dropped when the writes have been carried out.
+        let _writing = self.lookaside.writing(ops);
         match &self.access {
             Access::Mapped(mapped) => mapped.write_batch(ops),
             Access::System(system) if self.writable => {
@@ -116,11 +137,43 @@ impl PhysicalMemory for QemuMemory {
         }
     }
 
+    fn lookaside(&self) -> Option<&Lookaside> {
+        match &self.access {
+            Access::Mapped(_) => None,
+            Access::System(_) => Some(&self.lookaside),
+        }
+    }
+
     fn facts(&self) -> &TargetFacts {
         &self.facts
     }
 
     fn control(&self) -> Option<&dyn Control> {
-        self.control.as_ref().map(|control| control as &dyn Control)
+        self.control.as_ref().map(|_| self as &dyn Control)
+    }
+}
+
+impl Control for QemuMemory {
+    fn run_state(&self) -> Result<RunState> {
+        let state = self.monitored()?.run_state()?;
+        // Somebody else may have paused it.
+        if state == RunState::Paused {
+            self.lookaside.flush();
+        }
+        Ok(state)
+    }
+
+    fn pause(&self) -> Result<()> {
+        self.monitored()?.pause()?;
+        self.lookaside.flush();
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<()> {
+        self.monitored()?.resume()
+    }
+
+    fn registers(&self) -> Result<Vec<VcpuRegisters>> {
+        self.monitored()?.registers()
     }
 }

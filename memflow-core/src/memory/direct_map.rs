@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    Liveness, Outcome, PhysRead, PhysWrite, Run, RunMap, finish_reads, finish_writes, live,
+    Liveness, Outcome, PhysRead, PhysWrite, Run, RunMap, finish_reads, finish_writes, live, parallel,
     table_pages::{TablePages, Window},
 };
 use crate::{
@@ -429,9 +429,34 @@ impl DirectMap {
     /// The first operation that is not done.
     pub fn read_batch(&self, who: &str, ops: &mut [PhysRead<'_>]) -> Result<()> {
         for op in &mut *ops {
-            self.read(op);
+            match parallel::share(op.buf.len() as u64) {
+                Some(share) => self.read_by_threads(op, share),
+                None => self.read(op),
+            }
         }
         finish_reads(who, ops)
+    }
+
+    /// Carries out one read in shares of so many bytes, several at a time.
+    fn read_by_threads(&self, op: &mut PhysRead<'_>, share: u64) {
+        let addr = op.addr;
+        let share = usize::try_from(share).unwrap_or(usize::MAX);
+        let mut parts: Vec<(u64, PhysRead<'_>)> = Vec::new();
+        let mut offset = 0_u64;
+        op.outcome = Outcome::Done;
+        for buf in op.buf.chunks_mut(share.max(1)) {
+            let len = buf.len() as u64;
+            match addr.checked_add(offset) {
+                Some(addr) => parts.push((offset, PhysRead::new(addr, buf))),
+                None => op.outcome.fail(offset, Reason::OutOfRange),
+            }
+            offset = offset.saturating_add(len);
+        }
+        parallel::for_each(&mut parts, |(_, part)| self.read(part));
+        let outcomes: Vec<(u64, Outcome)> = parts.into_iter().map(|(offset, part)| (offset, part.outcome)).collect();
+        for (offset, outcome) in outcomes {
+            op.outcome.add_part(offset, outcome);
+        }
     }
 
     /// Carries out a batch of writes. `who` is the source, for the error of a batch that fails.

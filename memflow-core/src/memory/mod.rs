@@ -9,6 +9,7 @@ mod layer;
 mod live;
 mod lookaside;
 mod op;
+pub(crate) mod parallel;
 mod part;
 mod physical;
 mod run_map;

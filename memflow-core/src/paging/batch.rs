@@ -5,7 +5,7 @@
 //! Keeps: each address leaves once, with a page or with the level where it stopped; at most one call per level whatever the batch.
 //! Only when a read of several neighbouring entries fails in part are those behind the failure asked for once more, one by one.
 
-use std::cmp::Reverse;
+use std::ops::Range;
 
 use super::{
     Walked,
@@ -36,6 +36,8 @@ struct Item {
     last: u64,
     depth: usize,
     node: Node,
+    /// When the first entry on its way was asked for.
+    asked: u64,
 }
 
 /// Walks all ranges `(op, first, last)`, level by level, and calls `each` for every part of them, in no particular order.
@@ -67,39 +69,46 @@ pub(super) fn walk_ranges(
         return;
     }
     let runs = memory.metadata().runs;
-    // Those that start deeper wait until the others have come as far.
-    let mut waiting = items;
-    waiting.sort_unstable_by_key(|item| Reverse(item.depth));
-    let mut items = Vec::with_capacity(waiting.len());
+    let mut items = by_address(items);
     for (depth, level) in arch.levels.iter().enumerate() {
-        while let Some(item) = waiting.pop_if(|item| item.depth <= depth) {
-            items.push(item);
-        }
-        if items.is_empty() {
+        // Those that start deeper wait where they are until the others have come as far.
+        if !items.iter().any(|item| item.depth == depth) {
             continue;
         }
-        cut_at_entries(&mut items, level.offset_mask());
-        items.sort_unstable_by_key(|item| item.node.entry_address(arch, level, item.first));
+        cut_at_entries(&mut items, depth, level.offset_mask());
         let mut wanted: Vec<PhysAddr> = Vec::with_capacity(items.len());
-        wanted.extend(items.iter().map(|item| item.node.entry_address(arch, level, item.first)));
+        wanted.extend(
+            items
+                .iter()
+                .filter(|item| item.depth == depth)
+                .map(|item| item.node.entry_address(arch, level, item.first)),
+        );
         wanted.dedup();
-        let entries = read_entries(memory, &tlb, &runs, arch.entry_size, &wanted);
+        let entries = read_in_any_order(&wanted, |wanted| read_entries(memory, &tlb, &runs, arch.entry_size, wanted));
         let number = arch.level_number(depth);
-        let mut known = wanted.iter().zip(entries).peekable();
+        let mut known = wanted.iter().zip(entries);
+        let mut current = known.next();
         items.retain_mut(|item| {
+            if item.depth != depth {
+                return true;
+            }
             let at = item.node.entry_address(arch, level, item.first);
-            while known.next_if(|(address, _)| **address < at).is_some() {}
-            let entry = known.peek().map_or(Err(StopCause::TableUnreadable), |(_, entry)| *entry);
+            // The addresses of entries were taken in this order.
+            if current.is_some_and(|(address, _)| *address != at) {
+                current = known.next();
+            }
+            let entry = current.map_or(Err(StopCause::TableUnreadable), |(_, entry)| entry);
             let next = match entry {
                 Ok(entry) => item.node.decode(arch, level, number, entry, item.first),
                 Err(cause) => Err(item.node.halt(number, 0, cause)),
             };
             if let Ok(next) = &next {
-                tlb.keep(level, number, item.first, next);
+                tlb.keep(level, number, item.first, next, item.asked);
             }
             let result = match next {
                 Ok(Next::Table(node)) => {
                     item.node = node;
+                    item.depth = depth.saturating_add(1);
                     return true;
                 }
                 Ok(Next::Page(found)) => Ok(found),
@@ -108,7 +117,7 @@ pub(super) fn walk_ranges(
             each(Walked { op: item.op, first: item.first, last: item.last, result });
             false
         });
-        if items.is_empty() && waiting.is_empty() {
+        if items.is_empty() {
             return;
         }
     }
@@ -131,7 +140,7 @@ fn start(
         let end = (first | covered).min(last);
         match start {
             Start::Page(found) => each(Walked { op, first, last: end, result: Ok(found) }),
-            Start::Table(depth, node) => items.push(Item { op, first, last: end, depth, node }),
+            Start::Table(depth, node, asked) => items.push(Item { op, first, last: end, depth, node, asked }),
         }
         match end.checked_add(1) {
             Some(next) if end < last => first = next,
@@ -140,19 +149,75 @@ fn start(
     }
 }
 
-/// Cuts items so that each lies under one entry of the level whose entries cover the bits of `inside`.
-fn cut_at_entries(items: &mut Vec<Item>, inside: u64) {
-    let mut next = 0;
-    while let Some(item) = items.get_mut(next) {
-        let end = item.first | inside;
-        // `end` is below `last`, so there is an address after it.
-        let rest = (end < item.last).then_some(Item { first: end.wrapping_add(1), ..*item });
-        if let Some(rest) = rest {
-            item.last = end;
-            items.push(rest);
-        }
-        next = next.saturating_add(1);
+/// Sorts items by their first addresses: on every level, those below one table then follow each other, by the entries of that table.
+fn by_address(items: Vec<Item>) -> Vec<Item> {
+    if items.is_sorted_by_key(|item| item.first) {
+        return items;
     }
+    // Sorting moves elements about often: places are a quarter as large as items.
+    let mut places: Vec<(u64, usize)> = items.iter().enumerate().map(|(place, item)| (item.first, place)).collect();
+    places.sort_unstable();
+    places.into_iter().filter_map(|(_, place)| items.get(place).copied()).collect()
+}
+
+/// Cuts the items at `depth` so that each lies under one entry of that level, whose entries cover the bits of `inside`.
+fn cut_at_entries(items: &mut Vec<Item>, depth: usize, inside: u64) {
+    if items.iter().all(|item| item.depth != depth || item.last <= item.first | inside) {
+        return;
+    }
+    let mut cut = Vec::with_capacity(items.len().saturating_mul(2));
+    for mut item in items.drain(..) {
+        while item.depth == depth && item.first | inside < item.last {
+            let end = item.first | inside;
+            cut.push(Item { last: end, ..item });
+            // `end` is below `last`, so there is an address after it.
+            item.first = end.wrapping_add(1);
+        }
+        cut.push(item);
+    }
+    // Items that overlap are no longer in order once they are cut.
+    *items = by_address(cut);
+}
+
+/// Reads entries by `read`, which takes sorted and distinct addresses. Those of one table follow each other and ascend, so sorting the
+/// tables sorts most batches.
+fn read_in_any_order(
+    wanted: &[PhysAddr],
+    read: impl FnOnce(&[PhysAddr]) -> Vec<Result<u64, StopCause>>,
+) -> Vec<Result<u64, StopCause>> {
+    if wanted.is_sorted_by(|one, next| one < next) {
+        return read(wanted);
+    }
+    let mut ascending: Vec<(PhysAddr, Range<usize>)> = Vec::new();
+    for (place, at) in wanted.iter().enumerate() {
+        let before = place.checked_sub(1).and_then(|before| wanted.get(before));
+        let page = |at: &PhysAddr| at.page_base(PageSize::KIB_4);
+        let follows = before.is_some_and(|before| before < at && page(before) == page(at));
+        match ascending.last_mut().filter(|_| follows) {
+            Some((_, stretch)) => stretch.end = place.saturating_add(1),
+            None => ascending.push((*at, place..place.saturating_add(1))),
+        }
+    }
+    ascending.sort_unstable_by_key(|(first, _)| *first);
+    let mut places: Vec<(PhysAddr, usize)> = Vec::with_capacity(wanted.len());
+    for (_, stretch) in ascending {
+        places.extend(stretch.filter_map(|place| wanted.get(place).map(|at| (*at, place))));
+    }
+    // Stretches overlap where tables are used at several addresses.
+    if !places.is_sorted_by_key(|(at, _)| *at) {
+        places.sort_unstable();
+    }
+    let mut sorted: Vec<PhysAddr> = places.iter().map(|(at, _)| *at).collect();
+    sorted.dedup();
+    let mut known = sorted.iter().zip(read(&sorted)).peekable();
+    let mut entries = vec![Err(StopCause::TableUnreadable); wanted.len()];
+    for (at, place) in places {
+        while known.next_if(|(address, _)| **address < at).is_some() {}
+        if let (Some(entry), Some((_, found))) = (entries.get_mut(place), known.peek()) {
+            *entry = *found;
+        }
+    }
+    entries
 }
 
 /// Reads the entries at `wanted`, sorted and distinct, in one call.

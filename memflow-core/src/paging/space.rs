@@ -288,13 +288,13 @@ impl AddressSpace {
             return Err(Halt::not_canonical(self.root));
         }
         let tlb = Tlb::new(self.arch, self.root, memory, Trust::Kept);
-        let (depth, node) = match tlb.start(addr) {
+        let (depth, node, asked) = match tlb.start(addr) {
             (Start::Page(found), _) => return Ok(found),
-            (Start::Table(depth, node), _) => (depth, node),
+            (Start::Table(depth, node, asked), _) => (depth, node, asked),
         };
         let keep = |depth: usize, next: Next| {
             if let Some(level) = self.arch.levels.get(depth) {
-                tlb.keep(level, self.arch.level_number(depth), addr, &next);
+                tlb.keep(level, self.arch.level_number(depth), addr, &next, asked);
             }
         };
         // A table is entered through an entry of the level above it.

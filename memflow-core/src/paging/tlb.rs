@@ -3,7 +3,8 @@
 //! Owns: what the answers in a memory's lookaside mean for paging, and where a walk can start.
 //! Must not know: how they are held, how old they may be, how tables are read.
 //! Keeps: the key is the whole root, the mode, the level and every address bit that the entry was chosen by; only entries that the
-//! processor takes are kept, never a stop and never an answer of the operating system; each table is announced before it is read.
+//! processor takes are kept, never a stop and never an answer of the operating system; each table is announced before it is read; an
+//! answer is as old as the oldest entry on its way.
 
 use std::cell::Cell;
 
@@ -43,8 +44,8 @@ pub(crate) enum Trust {
 pub(super) enum Start {
     /// At its end.
     Page(Translation),
-    /// In a table so many levels below the root.
-    Table(usize, Node),
+    /// In a table so many levels below the root, with the time at which the first entry on the way to it was asked for.
+    Table(usize, Node, u64),
 }
 
 /// Forgets what walks below this root found.
@@ -84,7 +85,8 @@ impl<'a> Tlb<'a> {
     /// Where a walk for a canonical address starts, and the low bits of the addresses that start there too.
     #[inline]
     pub(super) fn start(&self, addr: u64) -> (Start, u64) {
-        let root = Start::Table(0, Node::root(self.root));
+        let now = self.session.map_or(0, |session| session.now());
+        let root = Start::Table(0, Node::root(self.root), now);
         let session = self.session.filter(|session| self.trust == Trust::Kept && !session.is_new());
         let Some(session) = session else { return (root, u64::MAX) };
         self.find(&session, addr).unwrap_or_else(|| {
@@ -113,7 +115,7 @@ impl<'a> Tlb<'a> {
             if let Some(found) = key(level, number, addr).and_then(|key| session.find(Kind::Step, key)) {
                 let rights = PageFlags::from_bits_retain(found.extra);
                 let node = Node { table: PhysAddr::new(found.value), rights };
-                return Some((Start::Table(depth.saturating_add(1), node), level.offset_mask()));
+                return Some((Start::Table(depth.saturating_add(1), node, found.asked), level.offset_mask()));
             }
         }
         None
@@ -126,16 +128,17 @@ impl<'a> Tlb<'a> {
         }
     }
 
-    /// Keeps where the entry at this level for `addr` led.
+    /// Keeps where the entry at this level for `addr` led, on a way whose first entry was asked for at `asked`: what follows from an
+    /// old entry is as old.
     #[inline]
-    pub(super) fn keep(&self, level: &Level, number: u8, addr: u64, next: &Next) {
+    pub(super) fn keep(&self, level: &Level, number: u8, addr: u64, next: &Next, asked: u64) {
         let Some((session, key)) = self.session.as_ref().zip(key(level, number, addr)) else { return };
         let (kind, value, flags) = match next {
             Next::Page(found) => (Kind::End, found.phys.as_u64() & !level.offset_mask(), found.flags),
             Next::Table(node) => (Kind::Step, node.table.as_u64(), node.rights),
         };
         if self.last.replace((Some(kind), key)) != (Some(kind), key) {
-            session.keep(kind, key, Answer { value, extra: flags.bits() });
+            session.keep(kind, key, Answer { value, extra: flags.bits(), asked });
         }
     }
 }

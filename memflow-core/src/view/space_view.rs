@@ -6,6 +6,7 @@
 //! once for the bytes, whatever the batch, and writes go where the tables say now; a failed part of an operation does not keep the others from arriving.
 
 mod at_hand;
+mod by_threads;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use crate::{
     error::{Reason, Result},
     memory::{
         DirectMap, Outcome, PhysRead, PhysWrite, PhysicalMemory, ViewRead, ViewWrite, finish_reads, finish_writes,
+        parallel,
     },
     paging::{AddressSpace, Merge, Piece, Trust},
 };
@@ -154,7 +156,7 @@ impl SpaceView {
 fn read_in_page(space: &AddressSpace, memory: &dyn PhysicalMemory, map: &DirectMap, op: &mut ViewRead<'_>) -> bool {
     let len = op.buf.len() as u64;
     match space.translate(memory, op.addr) {
-        Ok(found) if len != 0 && found.page.bytes().saturating_sub(op.addr.page_offset(found.page)) >= len => {
+        Ok(found) if is_short(op.buf) && found.page.bytes().saturating_sub(op.addr.page_offset(found.page)) >= len => {
             let mut read = PhysRead::new(found.phys, &mut *op.buf);
             map.read(&mut read);
             op.outcome = read.outcome;
@@ -162,6 +164,12 @@ fn read_in_page(space: &AddressSpace, memory: &dyn PhysicalMemory, map: &DirectM
         }
         _ => false,
     }
+}
+
+/// Whether a buffer is neither empty nor so long that several threads share it: one comparison.
+#[inline(always)]
+fn is_short(buf: &[u8]) -> bool {
+    buf.len().wrapping_sub(1) < parallel::LONG - 1
 }
 
 /// Copies the bytes of one piece into its operation's buffer.
@@ -209,7 +217,11 @@ impl MemoryView for SpaceView {
                 if complete {
                     return Ok(());
                 }
-                self.read_in_place(map, ops, &ranges);
+                let lengths = ranges.iter().map(|(_, first, last)| last.wrapping_sub(*first).saturating_add(1));
+                match parallel::share(lengths.fold(0, u64::saturating_add)) {
+                    Some(share) => by_threads::read(self, map, ops, &ranges, share, by_threads::GRAIN),
+                    None => self.read_in_place(map, ops, &ranges),
+                }
                 Ok(())
             }
             None => {

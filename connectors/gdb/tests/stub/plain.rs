@@ -1,8 +1,12 @@
 //! Stubs that are not QEMU's: stopped for a batch, let go after it, detached at the end.
 
+use std::sync::Arc;
+
 use memflow_core::{
-    Error, PhysAddr, PhysicalMemory,
+    Error, MemoryViewExt, PhysAddr, PhysicalMemory, VirtAddr,
     memory::{PhysRead, PhysWrite},
+    paging::{AddressSpace, x86},
+    view::SpaceView,
 };
 use memflow_gdb::{Options, Runs, open};
 
@@ -93,4 +97,28 @@ fn registers_come_from_all_of_them_where_there_is_no_packet_for_one() {
     let facts = stub.open().unwrap().memory.facts().clone();
     let registers = format!("{:?}", facts.vcpus);
     assert!(registers.contains("cr0: Some(2147811379)") && registers.contains("cr3: Some(4294963200)"), "{registers}");
+}
+
+#[test]
+fn tables_are_asked_for_once_until_the_target_is_stopped() {
+    // Two levels of 32-bit x86: the page at 0x8000_0000 lies at 0x3000.
+    let stub = Stub::plain().on("m1800,", |_| text("03200000")).on("m2000,", |_| text("03300000")).listen();
+    let memory = Arc::new(stub.open().unwrap().memory);
+    let view = SpaceView::new(memory.clone(), AddressSpace::new(&x86::X86, 0x1000));
+    let asked = || stub.state().packets.iter().filter(|packet| packet.starts_with('m')).count();
+    let reads = || {
+        let before = asked();
+        assert_eq!(view.read::<u8>(VirtAddr::new(0x8000_0012)).unwrap(), byte(0x3012));
+        asked() - before
+    };
+    assert_eq!(reads(), 3);
+    // What is known of a target that runs is used for 5 ms, and a machine that is busy may let them pass.
+    assert!((0..100).any(|_| reads() == 1));
+    let control = memory.control().unwrap();
+    control.pause().unwrap();
+    assert_eq!(reads(), 3, "nothing from before it stood");
+    control.run_state().unwrap();
+    assert_eq!(reads(), 3, "somebody else may have let it run meanwhile");
+    memory.write_batch(&mut [PhysWrite::new(PhysAddr::new(0x2000), &[3])]).unwrap();
+    assert_eq!(reads(), 3, "a table was written to");
 }

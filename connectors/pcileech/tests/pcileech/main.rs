@@ -6,8 +6,9 @@ mod hostile;
 
 use fake::{FIRST, SIZE, byte_at, bytes_at, fake, library, mapped, options};
 use memflow_core::{
-    Error, PhysAddr, PhysicalMemory, Reason,
+    Error, PhysAddr, PhysicalMemory, Reason, VirtAddr,
     memory::{Liveness, Outcome, PhysRead, PhysWrite, PhysicalMemoryExt},
+    paging::{AddressSpace, x86},
     plugin::{Inventory, args::ConnectorSpec},
 };
 use memflow_pcileech::{Options, open, parse_map};
@@ -287,4 +288,31 @@ fn plugin_takes_a_library_a_map_and_an_agent() {
     }
     let error = inventory.chain().connector(ConnectorSpec::new("pcileech").unwrap()).unwrap_err().to_string();
     assert!(error.contains("a device in LeechCore's terms"), "{error}");
+}
+
+#[test]
+fn tables_are_asked_for_once_until_they_are_written_to() {
+    for words in ["writable;volatile", "writable"] {
+        let device = mapped(words);
+        let memory = &device.connected.memory;
+        // Two levels of 32-bit x86, then a page at 0x8000_0000.
+        let [root, table, page] = [FIRST, FIRST + 0x1000, FIRST + 0x2000];
+        let space = AddressSpace::new(&x86::X86, root);
+        let write = |at: u64, entry: u64| {
+            memory.write_batch(&mut [PhysWrite::new(PhysAddr::new(at), &entry.to_le_bytes()[..4])]).unwrap();
+        };
+        let reads = |page: u64| {
+            device.calls();
+            let found = space.translate(memory, VirtAddr::new(0x8000_0012)).unwrap();
+            assert_eq!(found.phys, PhysAddr::new(page + 0x12));
+            device.calls().iter().filter(|call| call.starts_with("read")).count()
+        };
+        write(root + 0x800, table | 3);
+        write(table, page | 3);
+        assert_eq!(reads(page), 2, "{words}");
+        // What is known of memory that changes is used for 5 ms, and a machine that is busy may let them pass.
+        assert!((0..100).any(|_| reads(page) == 0), "{words}");
+        write(table, (page + 0x1000) | 3);
+        assert_eq!(reads(page + 0x1000), 2, "{words}: a table was written to");
+    }
 }

@@ -13,8 +13,8 @@ use crate::error::Result;
 
 /// Gives a memory a [`Lookaside`], so that what page tables said once is not asked for again: for memory that is slow to call.
 ///
-/// The inventory of plugins puts one over each connector whose bytes have to be called for. Elsewhere,
-/// [`over`](Self::over) does it where it helps.
+/// The connectors of this tree have a lookaside of their own where it helps, and the inventory of plugins puts this layer over each
+/// other one whose bytes have to be called for. Elsewhere, [`over`](Self::over) does that.
 ///
 /// A cache belongs above it: what the cache forgets, and [flushes](super::CacheLayer::flush), this then forgets too. Answers that were
 /// worked out from cached bytes are as old as those, and may be used for as long again as they are valid.

@@ -2,7 +2,8 @@
 //!
 //! Owns: [`Lookaside`]: epochs, the numbers of owners, the order of marks, reads and writes.
 //! Must not know: slots and versions (`sets`), marks (`sources`), what keys and answers mean.
-//! Keeps: an answer is given only to its owner, in the epoch in which it was worked out, and within its validity; once a write has
+//! Keeps: an answer is given only to its owner, in the epoch in which it was worked out, and within the validity of all that it was
+//! worked out from; once a write has
 //! returned, no batch that begins later sees an answer from before it; no lock is held, and none is waited for.
 
 use std::{
@@ -36,7 +37,8 @@ pub struct LookasideConfig {
     /// Answers that it holds, such as pages that an address leads to; beside them a quarter as many steps on the way to one, such
     /// as tables. They take 51 bytes for each answer, from the first use on. At most [`Lookaside::MOST_ANSWERS`].
     pub answers: usize,
-    /// How long an answer is used: for live memory [`Lookaside::LIVE_VALIDITY`], if its liveness decides.
+    /// How long an answer is used, counted from when the first of the bytes were asked for that it was worked out from: for live
+    /// memory [`Lookaside::LIVE_VALIDITY`], if its liveness decides.
     pub validity: Validity,
 }
 
@@ -96,6 +98,8 @@ pub(crate) enum Kind {
 pub(crate) struct Answer {
     pub(crate) value: u64,
     pub(crate) extra: u16,
+    /// When the first of the bytes were asked for that it was worked out from.
+    pub(crate) asked: u64,
 }
 
 /// The use that one batch makes of the answers of one owner.
@@ -240,16 +244,22 @@ impl Session<'_> {
         self.is_new
     }
 
+    /// When what this batch asks for is asked for.
+    #[inline]
+    pub(crate) fn now(&self) -> u64 {
+        self.now
+    }
+
     /// The answer to `key`, which is not zero.
     #[inline]
     pub(crate) fn find(&self, kind: Kind, key: u64) -> Option<Answer> {
         let [_, second, value, then] = self.shelves.of(kind).find(self.key(key))?;
-        self.age.allows(then, self.now).then_some(Answer { value, extra: (second & !OWNER_MASK) as u16 })
+        self.age.allows(then, self.now).then_some(Answer { value, extra: (second & !OWNER_MASK) as u16, asked: then })
     }
 
     /// Keeps an answer that was worked out from bytes read after [`will_read`](Self::will_read) said so, in this session.
     pub(crate) fn keep(&self, kind: Kind, key: u64, answer: Answer) {
-        let words = [key, self.owner | u64::from(answer.extra), answer.value, self.now];
+        let words = [key, self.owner | u64::from(answer.extra), answer.value, answer.asked];
         let dead = |[_, _, _, then]: &[u64; 4]| !self.age.allows(*then, self.now);
         // Left out where another thread does not come to an end.
         self.shelves.of(kind).put(self.key(key), words, dead);

@@ -18,7 +18,7 @@ const ONE: Owner = [8, 0x1000];
 const OTHER: Owner = [8, 0x1_0000_1000];
 
 fn answer(value: u64) -> Answer {
-    Answer { value, extra: value as u16 }
+    Answer { value, extra: value as u16, asked: 0 }
 }
 
 fn lookaside() -> Lookaside {

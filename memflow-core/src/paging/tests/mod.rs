@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod ages;
 mod batches;
 mod formats;
 mod garbage;

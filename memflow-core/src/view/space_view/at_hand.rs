@@ -1,8 +1,8 @@
 //! Many reads where tables and bytes lie in this process, and each read lies in one page.
 //!
 //! Owns: the pipeline of translations, fetches and copies. Must not know: page-table formats, why a read is not that simple.
-//! Keeps: allocates nothing; a read that is not that simple (more than one page, an address that leads nowhere, a file that was cut
-//! short) is handed back, for the way that knows everything.
+//! Keeps: allocates nothing; a read that is not that simple (more than one page, so long that threads share it, an address that leads
+//! nowhere, a file that was cut short) is handed back, for the way that knows everything.
 
 use crate::{
     address::PhysAddr,
@@ -75,7 +75,8 @@ fn read_blocks<'a, const COUNT: usize>(
         }
         let mut simple = true;
         for (op, spot) in block.iter_mut().zip(&*spots) {
-            let done = !op.buf.is_empty() && op.buf.len() as u64 <= spot.rest && map.copy_at_hand(spot.phys, op.buf);
+            let done =
+                super::is_short(op.buf) && op.buf.len() as u64 <= spot.rest && map.copy_at_hand(spot.phys, op.buf);
             op.outcome = if done { Outcome::Done } else { Outcome::NotAttempted };
             simple &= done;
         }

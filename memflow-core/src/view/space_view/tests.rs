@@ -4,12 +4,19 @@ use std::{collections::HashMap, sync::Arc};
 
 use proptest::prelude::*;
 
-use super::SpaceView;
+use super::{Ranges, SpaceView, by_threads};
 use crate::{
     address::{PageSize, PhysAddr, PhysRange, VirtAddr},
     error::{Error, Reason},
-    memory::{Outcome, PhysRead, PhysicalMemory, PhysicalMemoryExt, ViewRead, ViewWrite},
-    paging::tests::plan::{Random, called, plan},
+    memory::{
+        BufferMemory, Outcome, PhysRead, PhysicalMemory, PhysicalMemoryExt, Run, RunMap, SourceConfig, TargetFacts,
+        ViewRead, ViewWrite,
+    },
+    paging::{
+        AddressSpace,
+        tests::plan::{Random, called, plan},
+        x86,
+    },
     testkit::{Machine, MachineBuilder, PagingMode, ScriptedMemory, entry_bits::*, oracle},
     view::{MemoryView, MemoryViewExt},
 };
@@ -80,6 +87,30 @@ every_path!(in_place, through_calls);
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn reads_in_shares_agree_with_the_oracle(plan in plan(), accesses in accesses(), share in 1_u64..0x3000, grain in prop::sample::select(vec![1_u64, 0x100, 0x1000])) {
+        let (machine, probes) = plan.build();
+        let view = machine.view();
+        let accesses: Vec<_> =
+            accesses.iter().map(|(index, before, len)| (index.get(&probes).wrapping_sub(*before), *len)).collect();
+        let mut buffers: Vec<_> = accesses.iter().map(|(_, len)| vec![FILLER; *len]).collect();
+        let mut ops: Vec<_> =
+            accesses.iter().zip(&mut buffers).map(|((addr, _), buf)| ViewRead::new(*addr, buf)).collect();
+        let mut ranges = Ranges::new();
+        for (index, op) in ops.iter_mut().enumerate() {
+            let (range, outcome) = view.start(index, op.addr, op.buf.len());
+            op.outcome = outcome;
+            ranges.extend(range);
+        }
+        by_threads::read(&view, machine.memory.direct_map().unwrap(), &mut ops, &ranges, share, grain);
+        let outcomes: Vec<_> = ops.iter().map(|op| op.outcome).collect();
+        for (((addr, len), buffer), outcome) in accesses.iter().zip(&buffers).zip(outcomes) {
+            let (bytes, expected) = expected(&machine, *addr, *len);
+            prop_assert_eq!(outcome, expected, "{} bytes at {}", len, addr);
+            prop_assert!(*buffer == bytes, "{} bytes at {}", len, addr);
+        }
+    }
 
     #[test]
     fn writes_go_where_the_oracle_says_and_the_later_wins(plan in plan(), accesses in accesses()) {
@@ -300,4 +331,66 @@ fn writes_through_a_view_are_seen_by_it() {
     assert_eq!(u32::from_le_bytes(half), 0x1122_3344);
     assert!(!view.metadata().read_only);
     assert_eq!(view.metadata().pointer_size, 4);
+}
+
+/// 48 MiB of pages of 4 KiB, 2 MiB and 1 GiB whose words hold their own place, with a page that is missing in the middle.
+fn long_machine() -> (SpaceView, Vec<u8>) {
+    const LEN: u64 = 48 << 20;
+    const PHYS: u64 = 0x4000_0000;
+    let mut bytes = vec![0; 1 << 20];
+    bytes.extend((0..LEN / 8).flat_map(|word| word.to_le_bytes()));
+    let entry = |bytes: &mut Vec<u8>, at: usize, value: u64| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    // Root, then 16 MiB as a page of 1 GiB, 16 MiB of 2 MiB, 16 MiB of 4 KiB.
+    entry(&mut bytes, 0x1000, 0x2003);
+    entry(&mut bytes, 0x2000, 0x3003);
+    entry(&mut bytes, 0x2008, PHYS | 0x83);
+    for large in 0..8 {
+        entry(&mut bytes, 0x3000 + (496 + large) * 8, (PHYS + (16 << 20) + ((large as u64) << 21)) | 0x83);
+        let table = 0x10000 + large * 0x1000;
+        entry(&mut bytes, 0x3000 + (504 + large) * 8, table as u64 | 3);
+        for page in 0..512 {
+            // In pairs that have changed places, so that there are many pieces.
+            let frame = PHYS + (32 << 20) + ((large as u64) << 21) + ((page as u64 ^ 1) << 12);
+            entry(&mut bytes, table + page * 8, frame | 3);
+        }
+    }
+    let run = |start, len, offset| Run { range: PhysRange::new(PhysAddr::new(start), len).unwrap(), offset };
+    let runs = [run(0, 1 << 20, 0), run(PHYS, LEN, 1 << 20)];
+    let config = SourceConfig { name: "long".into(), runs: RunMap::new(runs).unwrap(), facts: TargetFacts::default() };
+    let memory = Arc::new(BufferMemory::new(config, bytes).unwrap());
+    let view = SpaceView::new(memory, AddressSpace::new(&x86::X64, 0x1000));
+    // By virtual address from the first page of 2 MiB on: those, small ones, then the one of 1 GiB.
+    let word = |at: u64| (at / 8).to_le_bytes();
+    let small = (0..16 << 20).step_by(8).map(|at: u64| (32 << 20) + (at ^ 0x1000));
+    let places = (16 << 20..32 << 20).step_by(8).chain(small).chain((0..16 << 20).step_by(8));
+    (view, places.flat_map(word).collect())
+}
+
+#[test]
+fn long_reads_are_exact_whoever_does_them() {
+    let (view, bytes) = long_machine();
+    let start = VirtAddr::new(496 << 21);
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    for (from, len) in [(0, bytes.len()), (3, (32 << 20) - 1), (0x1ff_fff7, 0x100_0009), (5, 17 << 20)] {
+        let mut buf = vec![FILLER; len];
+        view.read_into(start.wrapping_add(from as u64), &mut buf).unwrap();
+        assert!(buf == bytes[from..from + len], "{len} bytes at {from}");
+        buf.fill(FILLER);
+        one.install(|| view.read_into(start.wrapping_add(from as u64), &mut buf)).unwrap();
+        assert!(buf == bytes[from..from + len], "{len} bytes at {from}, one thread");
+    }
+    // Several in a batch, one that is short, and one that runs into what is not mapped.
+    let mut bufs = [vec![FILLER; 20 << 20], vec![FILLER; 8], vec![FILLER; 0x3000], vec![FILLER; 50 << 20]];
+    let at = [0, 40 << 20, 0x1ff_f000, 32 << 20];
+    let mut ops: Vec<_> = bufs.iter_mut().zip(at).map(|(buf, at)| ViewRead::new(start.wrapping_add(at), buf)).collect();
+    view.read_batch(&mut ops).unwrap_err();
+    let outcomes: Vec<_> = ops.iter().map(|op| op.outcome).collect();
+    assert!(outcomes[..3].iter().all(Outcome::is_done), "{outcomes:?}");
+    let missing = Reason::NotInImage { phys: PhysAddr::new(0x4000_0000 + (48 << 20)) };
+    assert_eq!(outcomes[3], Outcome::Failed { offset: 48 << 20, reason: missing });
+    for (buf, at) in bufs[..3].iter().zip(at) {
+        let at = at as usize;
+        assert!(*buf == bytes[at..at + buf.len()]);
+    }
+    assert!(bufs[3][..16 << 20] == bytes[32 << 20..] && bufs[3][48 << 20..].iter().all(|byte| *byte == FILLER));
 }

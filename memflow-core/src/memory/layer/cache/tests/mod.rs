@@ -1,8 +1,9 @@
 //! The page cache, beside the memory below it.
 //!
 //! Owns: tests of `cache`, and the odd memory that they share. Must not know: slots, locks.
-//! Keeps: what the cache says is compared with what the same memory says without it.
+//! Keeps: what the cache says is compared with what the same memory says without it, or said when it may be believed still.
 
+mod ages;
 mod calls;
 mod control;
 mod defects;
