@@ -25,7 +25,7 @@ pub use self::{
     plugin::{analyze, descriptor},
     qemu::{qemu_answers, qemu_command_line},
     scan::pattern,
-    snapshot::{avml, crash_dump, elf, firmware, gzip, kdump, lime, open, runs, vmware, zstd},
+    snapshot::{avml, crash_dump, elf, firmware, gzip, kdump, lime, migration, open, runs, vmware, zstd},
 };
 
 /// A fuzz target. Returns for every input.
@@ -55,6 +55,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("lime", lime),
     ("log_flat", log_flat),
     ("log_ring", log_ring),
+    ("migration", migration),
     ("open", open),
     ("paging", paging),
     ("pattern", pattern),
