@@ -25,7 +25,7 @@ pub use self::{
     plugin::{analyze, descriptor},
     qemu::{qemu_answers, qemu_command_line},
     scan::pattern,
-    snapshot::{avml, crash_dump, elf, firmware, gzip, kdump, lime, lz4, open, runs, vmware, xz, zstd},
+    snapshot::{avml, crash_dump, elf, firmware, gzip, kdump, lime, lz4, migration, open, runs, vmware, xz, zstd},
 };
 
 /// A fuzz target. Returns for every input.
@@ -56,6 +56,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("log_flat", log_flat),
     ("log_ring", log_ring),
     ("lz4", lz4),
+    ("migration", migration),
     ("open", open),
     ("paging", paging),
     ("pattern", pattern),

@@ -44,6 +44,11 @@ pub fn kdump(data: &[u8]) {
     packed(b"KDUMP   ", data);
 }
 
+/// QEMU's migration streams, with the pages that come out.
+pub fn migration(data: &[u8]) {
+    packed(b"QEVM\0\0\0\x03", data);
+}
+
 /// A file that begins as its format does, so that it gets past the detection.
 fn packed(magic: &[u8], data: &[u8]) {
     let mut file = magic.to_vec();

@@ -426,6 +426,11 @@ fn mutated_states_beside_memory_never_panic() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("memory-ranges");
     std::fs::File::create(&path).unwrap().set_len(0x6000).unwrap();
+    // A new file each time: some file systems wait for the disk when one is written over.
+    let put = |name: &str, bytes: &[u8]| {
+        let _ = std::fs::remove_file(dir.path().join(name));
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+    };
     let check = || {
         if let Ok(snapshot) = memflow_snapshot::open(&path, &OpenOptions::default()) {
             runs_lie_inside(&snapshot.memory.metadata().runs, 0x6000);
@@ -433,14 +438,14 @@ fn mutated_states_beside_memory_never_panic() {
     };
     let json = br#"{"a":{"state":"{\"memory_ranges\":{\"data\":[{\"gpa\":0,\"length\":16384},{\"gpa\":4294967296,\"length\":8192}]}}"}}"#;
     mutate(json, 10_000, |bytes| {
-        std::fs::write(dir.path().join("state.json"), bytes).unwrap();
+        put("state.json", bytes);
         check();
     });
     std::fs::remove_file(dir.path().join("state.json")).unwrap();
     let words = [0x0710_1984_8664_0000u64, 1, 0, 0x6000, 0];
     let state: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     mutate(&state, 10_000, |bytes| {
-        std::fs::write(dir.path().join("vmstate"), bytes).unwrap();
+        put("vmstate", bytes);
         check();
     });
 }

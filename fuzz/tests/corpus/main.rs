@@ -103,7 +103,7 @@ fn seeds_reach_the_end_of_their_parser() {
             "btf" => memflow_linux::Types::parse(bytes).map(drop),
             "crash_dump" => crash_dump::parse(&input, strict).map(drop),
             "vmware" => vmware::parse(&input).map(drop),
-            "open" | "avml" | "kdump" => open_bytes(name, &bytes, &OpenOptions::default()).map(drop),
+            "open" | "avml" | "kdump" | "migration" => open_bytes(name, &bytes, &OpenOptions::default()).map(drop),
             "gdb_packet" => some(memflow_gdb::fuzzing::packets(&bytes, 4096).len()),
             "gdb_description" if name != "round" => some(memflow_gdb::fuzzing::description(&bytes).unwrap_or(0)),
             "gdb_layout" if name != "overlap" => some(memflow_gdb::fuzzing::layouts(&bytes).len()),

@@ -5,8 +5,8 @@
 use super::{
     Seed,
     images::{
-        Segment, avml, crash_dump, elf, gzip_stored, kdump, lime, lime_header, note, packed, pattern, prstatus32,
-        prstatus64, qemu_note, zstd_raw, zstd_skippable,
+        Segment, avml, crash_dump, elf, gzip_stored, kdump, lime, lime_header, migration, note, packed, pattern,
+        prstatus32, prstatus64, qemu_note, xen, zstd_raw, zstd_skippable,
     },
 };
 
@@ -24,6 +24,10 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("elf", "elf32", whole32),
         ("elf", "gap-in-segment", gap_in_segment()),
         ("elf", "same-bytes-twice", same_bytes_twice()),
+        ("elf", "virtualbox", virtualbox()),
+        ("elf", "xen-host", xen_host()),
+        ("elf", "xen-guest", xen_guest(false)),
+        ("elf", "xen-guest-paravirtual", xen_guest(true)),
         ("lime", "three-ranges", small_lime()),
         ("lime", "padding", [small_lime(), vec![0; 40], lime(&[(0x9000, pattern(9, 16))])].concat()),
         ("lime", "last-page", [lime_header(0xffff_ffff_ffff_ffe0, u64::MAX - 1), pattern(4, 31)].concat()),
@@ -32,6 +36,10 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("kdump", "lzo", small_kdump(kdump::Method::Lzo, true)),
         ("kdump", "snappy-32", small_kdump(kdump::Method::Snappy, false)),
         ("kdump", "zstd", small_kdump(kdump::Method::Zstd, true)),
+        ("migration", "pages", small_stream().write()),
+        ("migration", "older", migration::Stream { footers: false, ..small_stream() }.write()),
+        ("migration", "postcopy", postcopy_stream().write()),
+        ("migration", "mapped", mapped_stream()),
         ("crash_dump", "complete-64", small_crash_dump(1, &[])),
         ("crash_dump", "bitmap-64", small_crash_dump(5, &crash_dump::bitmap(b"FDMP", 0x2000, &[1], 16))),
         ("crash_dump", "ranges-64", small_crash_dump(10, &crash_dump::ranges(&[(1, 1)], Some(1)))),
@@ -66,6 +74,16 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("open", "lime", small_lime()),
         ("open", "avml", small_avml()),
         ("open", "crash-dump", small_crash_dump(1, &[])),
+        (
+            "open",
+            "libvirt",
+            [migration::libvirt(b"LibvirtQemudSave", 2, 0, b"<domain/>"), small_stream().write()].concat(),
+        ),
+        (
+            "open",
+            "libvirt-zstd",
+            [migration::libvirt(b"LibvirtQemudSave", 2, 5, b""), zstd_raw(&small_stream().write())].concat(),
+        ),
         ("open", "flattened-elf64", flattened(&whole64)),
         ("open", "raw", pattern(3, 4096)),
         ("open", "gzip-elf64", gzip_stored(&whole64)),
@@ -82,6 +100,50 @@ fn elf64() -> Vec<u8> {
     ]
     .concat();
     elf(true, 62, &notes, &[Segment::new(0, pattern(0, 0x80)), Segment::new(0x10_0000, pattern(7, 0x40))])
+}
+
+fn virtualbox() -> Vec<u8> {
+    let words: Vec<u8> = (0..70u64).flat_map(u64::to_le_bytes).collect();
+    let descriptor: Vec<u8> =
+        [0xc01a_c0deu32, 0x1_0006, 24, 0, 0, 1].iter().flat_map(|word| word.to_le_bytes()).collect();
+    let notes = [note("VBCORE", 0xb00, &descriptor), note("VBCPU", 0xb01, &words)].concat();
+    elf(true, 62, &notes, &[Segment::new(0, pattern(0, 0x40))])
+}
+
+fn xen_host() -> Vec<u8> {
+    let notes = [prstatus64(1, 2), note("Xen", 0x100_0002, &[7; 32])].concat();
+    elf(true, 62, &notes, &[Segment::new(0x1000, pattern(0, 0x40))])
+}
+
+fn xen_guest(paravirtual: bool) -> Vec<u8> {
+    let pages = vec![(1, 7, pattern(1, 0x1000)), (3, 8, pattern(2, 0x1000))];
+    xen::Core { paravirtual, pages, vcpus: vec![(0x1000, 2)], ..xen::Core::default() }.write()
+}
+
+/// A page of each kind, in two sections, one of them twice.
+fn small_stream() -> migration::Stream {
+    use migration::Record;
+    let records = vec![
+        Record::Page("pc.ram", 0x1000, pattern(1, 0x1000)),
+        Record::Page("pc.ram", 0x2000, pattern(2, 0x1000)),
+        Record::Zlib("vga.vram", 0, pattern(3, 0x1000)),
+        Record::NextSection,
+        Record::Fill("pc.ram", 0x1000, 0),
+        Record::Zlib("pc.ram", 0x5000, pattern(3, 0x1000)),
+    ];
+    let blocks = vec![("pc.ram", 0x8000), ("vga.vram", 0x1000)];
+    migration::Stream { blocks, records, ..migration::Stream::default() }
+}
+
+fn postcopy_stream() -> migration::Stream {
+    let postcopy = Some((0x20_1000, vec![("pc.ram", 0x20_0000)]));
+    migration::Stream { postcopy, capabilities: vec!["x-ignore-shared"], stranger: true, ..small_stream() }
+}
+
+fn mapped_stream() -> Vec<u8> {
+    let blocks = vec![("pc.ram", 0x3000)];
+    let stream = migration::Stream { blocks, capabilities: vec!["mapped-ram"], ..migration::Stream::default() };
+    stream.write_mapped(&[("pc.ram", 0x1000, pattern(1, 0x1000))])
 }
 
 fn elf32() -> Vec<u8> {

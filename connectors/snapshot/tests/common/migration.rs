@@ -174,7 +174,7 @@ impl Stream {
 
     /// The same, behind so many other bytes; they are zeros here.
     pub fn write_mapped_behind(&self, base: usize, present: &[(&str, u64, Vec<u8>)]) -> Vec<u8> {
-        const ALIGN: usize = 0x4000;
+        const ALIGN: usize = 0x1000;
         let mut out = vec![0; base];
         out.extend(self.head());
         let mut ram = vec![1];
