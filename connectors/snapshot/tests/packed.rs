@@ -250,6 +250,9 @@ fn packings(image: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("gzip", bgzf(image, 60_000)),
         ("zstd", zstd(image)),
         ("zstd", zstd_frames(image, 100_000)),
+        // Frames that do not say how long they are, and one that does.
+        ("zstd", image.chunks(200_000).flat_map(zstd).collect()),
+        ("zstd", [zstd(first), zstd_frames(second, 70_000)].concat()),
         ("zstd", zstd_seekable(image, 100_000, false)),
         ("zstd", zstd_seekable(image, 100_000, true)),
         (
@@ -433,4 +436,36 @@ fn hole_behind_the_first_bytes_ends_in_an_error_soon() {
         assert_eq!(open(&path, &OpenOptions::default()).is_ok(), good, "{padding:#x}");
     }
     assert!(started.elapsed() < std::time::Duration::from_secs(20), "took {:?}", started.elapsed());
+}
+
+#[test]
+fn cut_file_of_frames_has_its_first_bytes_in_their_places() {
+    let image = mixed(0x10_0000);
+    let silent: Vec<u8> = image[..0x4_0000].chunks(0x8000).flat_map(zstd).collect();
+    let mixture =
+        [zstd_frames(&image[..0x2_0000], 0x8000), silent.clone(), zstd_frames(&image[0x2_0000..], 0x8000)].concat();
+    let expected = [&image[..0x2_0000], &image[..0x4_0000], &image[0x2_0000..]].concat();
+    for (packed, expected) in [
+        (zstd_frames(&image, 0x8000), &image),
+        (mixture, &expected),
+        (bgzf(&image, 0x8000), &image),
+        (lz4(&image, false), &image),
+        (gzip(&image), &image),
+        (xz(&image, Some(0x8000)), &image),
+    ] {
+        // Not at the end of a piece, where nothing would be missing.
+        for len in [packed.len() / 3 - 7, packed.len() / 2 - 7, packed.len() - 3] {
+            for cache in [None, Some(0)] {
+                assert!(open_bytes("cut", &packed[..len], &OpenOptions::default()).is_err());
+                let options = OpenOptions { unpacked_cache: cache, ..partial() };
+                let snapshot = open_bytes("cut", &packed[..len], &options).unwrap();
+                assert!(snapshot.notes[0].starts_with("only the first 0x"), "{:?}", snapshot.notes);
+                let there = snapshot.memory.metadata().runs.total_bytes() as usize;
+                assert!(
+                    there > 0x1000 && read(&*snapshot.memory, 0, there).unwrap() == expected[..there],
+                    "{there:#x}"
+                );
+            }
+        }
+    }
 }

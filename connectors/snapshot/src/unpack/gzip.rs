@@ -218,6 +218,7 @@ impl Blocks for Marked {
 mod tests {
     #![allow(
         clippy::unwrap_used,
+        clippy::panic,
         clippy::indexing_slicing,
         clippy::as_conversions,
         clippy::arithmetic_side_effects,

@@ -43,6 +43,8 @@ pub(super) struct Index<'a> {
     window_at: u64,
     /// Offset of the next byte.
     at: u64,
+    /// Offset of the byte at which the last look for zeros ended.
+    nonzero: u64,
     notes: Vec<String>,
 }
 
@@ -55,6 +57,7 @@ impl<'a> Index<'a> {
             window: Vec::new(),
             window_at: 0,
             at: 0,
+            nonzero: 0,
             notes: Vec::new(),
         }
     }
@@ -122,7 +125,8 @@ impl<'a> Index<'a> {
                 return Ok(true);
             }
             let len = bytes.len();
-            if bytes.iter().any(|byte| *byte != 0) {
+            if let Some(zeros) = bytes.iter().position(|byte| *byte != 0) {
+                self.nonzero = self.at.saturating_add(u64::try_from(zeros).unwrap_or(0));
                 self.at = start;
                 return Ok(false);
             }
@@ -131,6 +135,11 @@ impl<'a> Index<'a> {
             // A file may end in a hole of gigabytes.
             most = LONG_WINDOW;
         }
+    }
+
+    /// The error for what follows a piece, after a look for zeros.
+    pub(super) fn strange(&self, expected: &'static str) -> Error {
+        self.view.bad(self.nonzero, expected, "something else")
     }
 
     /// The error for a file that ends before its end.

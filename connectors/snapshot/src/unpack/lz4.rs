@@ -65,8 +65,11 @@ enum Next {
 fn next_frame(index: &mut Index<'_>) -> Result<Next> {
     const WHAT: &str = "an lz4 frame";
     while !index.only_zeros_left()? {
-        let at = index.offset();
-        let magic = u32::from_le_bytes(index.array(WHAT)?);
+        let magic = index.peek(4)?.first_chunk().copied().map_or(0, u32::from_le_bytes);
+        if ![LZ4_MAGIC, LZ4_LEGACY_MAGIC].contains(&magic) && magic & !0xf != ZSTD_SKIPPABLE_MAGIC {
+            return Err(index.strange("another lz4 frame or the end"));
+        }
+        index.skip(4, WHAT)?;
         match magic {
             LZ4_MAGIC => return Ok(Next::Frame(frame_header(index)?)),
             LZ4_LEGACY_MAGIC => {
@@ -79,11 +82,10 @@ fn next_frame(index: &mut Index<'_>) -> Result<Next> {
                     legacy: true,
                 }));
             }
-            _ if magic & !0xf == ZSTD_SKIPPABLE_MAGIC => {
+            _ => {
                 let len = u32::from_le_bytes(index.array(WHAT)?);
                 index.skip(len.into(), "a skippable lz4 frame")?;
             }
-            _ => return Err(index.view().bad(at, "another lz4 frame or the end", "something else")),
         }
     }
     Ok(Next::End)

@@ -27,7 +27,7 @@ use super::{
     Unpacked,
     index::{Index, Scan},
     pieces::{Piece, PieceBlocks, Pieces, Unpack},
-    pump::{Overflow, Sink, Source, UnpackOptions},
+    pump::{Finished, Overflow, Sink, Source, UnpackOptions},
 };
 use crate::{
     detect::{ZSTD_MAGIC, ZSTD_SKIPPABLE_MAGIC},
@@ -59,22 +59,34 @@ struct TableFooter {
 pub(super) fn open(input: Arc<dyn ReadAt>, options: UnpackOptions<'_>) -> Result<Unpacked> {
     let mut index = Index::new(&*input, NAME, options);
     let view = View::new(&*input, NAME);
+    let mut count = 0;
     let scan = match from_table(&view)? {
         Some(pieces) => Scan::Pieces(pieces),
-        None => index.scan(frames)?,
+        None => index.scan(|index, pieces| frames(index, pieces, &mut count))?,
     };
-    match scan {
-        Scan::Pieces(pieces) => {
-            let notes = index.into_notes();
-            Ok(Unpacked::blocks(Box::new(PieceBlocks::new(input, pieces, Frames)), notes))
-        }
-        Scan::Whole => {
-            let mut source = Source::new(&*input, NAME);
-            let mut sink = Sink::new(options, Overflow::Repack, "zstd -d");
-            let result = pass(&mut source, &mut sink);
-            sink.finish(result)
+    if let Scan::Pieces(pieces) = scan {
+        let notes = index.into_notes();
+        return Ok(Unpacked::blocks(Box::new(PieceBlocks::new(input, pieces, Frames)), notes));
+    }
+    if count > 1 {
+        // Frames that do not say how long they are: unpacking them once tells.
+        let mut source = Source::new(&*input, NAME);
+        let mut sink = Sink::new(options, Overflow::Drop, "zstd -d");
+        let mut pieces = Some(Pieces::default());
+        let result = pass(&mut source, &mut sink, &mut pieces);
+        match sink.end(result)? {
+            Finished::Unpacked(unpacked) => return Ok(unpacked),
+            Finished::Dropped { notes, .. } => {
+                if let Some(pieces) = pieces.filter(|pieces| pieces.len() > 1) {
+                    return Ok(Unpacked::blocks(Box::new(PieceBlocks::new(input, pieces, Frames)), notes));
+                }
+            }
         }
     }
+    let mut source = Source::new(&*input, NAME);
+    let mut sink = Sink::new(options, Overflow::Repack, "zstd -d");
+    let result = pass(&mut source, &mut sink, &mut None);
+    sink.finish(result)
 }
 
 /// The frames as the table at the end of the file lists them; `None` when there is no table that can be trusted.
@@ -159,25 +171,25 @@ impl FrameHeader {
     }
 }
 
-/// Lists the frames by their headers and those of their blocks.
-fn frames(index: &mut Index<'_>, pieces: &mut Pieces) -> Result<bool> {
+/// Lists the frames by their headers and those of their blocks, and counts them; false when one does not say how long it is.
+fn frames(index: &mut Index<'_>, pieces: &mut Pieces, count: &mut u64) -> Result<bool> {
+    let mut all_told = true;
     while !index.only_zeros_left()? {
         let at = index.offset();
-        let magic = u32::from_le_bytes(index.array("a zstd frame")?);
+        let magic = index.peek(4)?.first_chunk().copied().map_or(0, u32::from_le_bytes);
+        if magic != ZSTD_MAGIC && magic & !0xf != ZSTD_SKIPPABLE_MAGIC {
+            return Err(index.strange("another zstd frame or the end"));
+        }
+        index.skip(4, "a zstd frame")?;
         if magic & !0xf == ZSTD_SKIPPABLE_MAGIC {
             let len = u32::from_le_bytes(index.array("a skippable zstd frame")?);
             index.skip(len.into(), "a skippable zstd frame")?;
             continue;
         }
-        if magic != ZSTD_MAGIC {
-            return Err(index.view().bad(at, "another zstd frame or the end", "something else"));
-        }
         let head = index.peek(MAX_HEADER)?;
-        let Some(FrameHeader { len, content: Some(content), checksum }) = FrameHeader::parse(head) else {
-            return Ok(false);
-        };
+        let Some(FrameHeader { len, content, checksum }) = FrameHeader::parse(head) else { return Ok(false) };
         // Before its blocks are looked at: they may be many.
-        if Pieces::default().push(at, 0, content, 0).is_err() {
+        if content.is_some_and(|content| Pieces::default().push(at, 0, content, 0).is_err()) {
             return Ok(false);
         }
         index.skip(len, "a zstd frame")?;
@@ -195,12 +207,21 @@ fn frames(index: &mut Index<'_>, pieces: &mut Pieces) -> Result<bool> {
             }
         }
         index.skip(if checksum { 4 } else { 0 }, "the checksum of a zstd frame")?;
-        if pieces.push(at, index.offset().saturating_sub(at), content, 0).is_err() {
-            return Ok(false);
+        *count = count.saturating_add(1);
+        match content.filter(|_| all_told) {
+            Some(content) if pieces.push(at, index.offset().saturating_sub(at), content, 0).is_err() => {
+                return Ok(false);
+            }
+            Some(_) => {}
+            None => {
+                // What comes behind such a frame has no place yet.
+                all_told = false;
+                *pieces = Pieces::default();
+            }
         }
         index.report(pieces.size())?;
     }
-    Ok(true)
+    Ok(all_told)
 }
 
 thread_local! {
@@ -228,11 +249,16 @@ impl Unpack for Frames {
     }
 }
 
-/// Unpacks all frames, one after the other.
-fn pass(source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<()> {
+/// Unpacks all frames, one after the other, and lists them in `pieces`, which is `None` from the first on that is too long.
+fn pass(source: &mut Source<'_>, sink: &mut Sink<'_>, pieces: &mut Option<Pieces>) -> Result<()> {
     let mut decoder = Decoder::new().map_err(|error| Error::io("setting up a zstd decoder", error))?;
     loop {
+        let (at, before) = (source.offset(), sink.unpacked());
         frame(source, sink, &mut decoder)?;
+        let (packed, len) = (source.offset().saturating_sub(at), sink.unpacked().saturating_sub(before));
+        if pieces.as_mut().is_some_and(|pieces| pieces.push(at, packed, len, 0).is_err()) {
+            *pieces = None;
+        }
         match source.peek()?.map(u32::from_le_bytes) {
             Some(magic) if magic == ZSTD_MAGIC || magic & !0xf == ZSTD_SKIPPABLE_MAGIC => {}
             _ => {
