@@ -80,10 +80,13 @@ struct Known {
     ended: VecDeque<u32>,
 }
 
+/// Reads at an offset of what never changes.
+type View = dyn Fn(u64, &mut [u8]) -> memflow_core::Result<()> + Send + Sync;
+
 /// Bytes that never change, and where they are.
 struct Constant {
     what: &'static str,
-    view: Box<dyn Fn(u64, &mut [u8]) -> memflow_core::Result<()> + Send + Sync>,
+    view: Box<View>,
     bytes: Vec<u8>,
 }
 

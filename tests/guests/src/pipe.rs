@@ -10,7 +10,10 @@ use std::{
     os::unix::fs::FileExt,
     path::Path,
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
 };
 
 use crate::error::{Result, WithPath};
@@ -31,15 +34,19 @@ pub fn piped<T: Send>(
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let path = folder.join(format!("pipe-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
     tool::run(Command::new("mkfifo").arg(&path))?;
+    let (opened, open) = mpsc::channel();
     let (written, taken) = std::thread::scope(|scope| {
-        let taking = scope.spawn(|| {
-            let mut pipe = File::open(&path)?;
+        let reader = &path;
+        let taking = scope.spawn(move || {
+            let mut pipe = File::open(reader)?;
+            // Nobody listens any more only where the writer is through.
+            let _ = opened.send(());
             let taken = take(&mut pipe);
             // A reader that gave up would leave the writer waiting.
             io::copy(&mut pipe, &mut io::sink())?;
             taken
         });
-        let end = End(&path);
+        let end = End(&path, open);
         let written = write(&path);
         drop(end);
         (written, taking.join().unwrap_or_else(|_| Err(io::Error::other("the reader of the pipe panicked"))))
@@ -52,11 +59,15 @@ pub fn piped<T: Send>(
 }
 
 /// Ends the wait of a reader whose writer did not come, also when it was to be made to come by something that panicked.
-struct End<'a>(&'a Path);
+struct End<'a>(&'a Path, mpsc::Receiver<()>);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        drop(File::options().read(true).write(true).open(self.0));
+        // Held until the reader is there: one that came later would wait for the next writer.
+        let writer = File::options().read(true).write(true).open(self.0);
+        if writer.is_ok() {
+            let _ = self.1.recv();
+        }
     }
 }
 
