@@ -43,6 +43,11 @@ impl<'a> Name<'a> {
         self.batch.is_some_and(|batch| batch >= 16)
     }
 
+    /// A copy that several threads share: 16 MiB and more.
+    fn is_shared(&self) -> bool {
+        self.order.strip_suffix("MiB").and_then(|mib| mib.parse().ok()).is_some_and(|mib: u64| mib >= 16)
+    }
+
     fn has_locality(&self) -> bool {
         self.is_batch() && ["sorted", "clustered"].contains(&self.order)
     }
@@ -65,6 +70,8 @@ enum Bound {
     Ns(f64),
     /// At least so many gigabytes per second; items are KiB.
     Throughput(f64),
+    /// At most so many milliseconds per item.
+    Millis(f64),
     /// At most so many.
     Count(f64),
 }
@@ -87,6 +94,10 @@ const GOALS: &[Goal] = &[
     Goal { cases: |case| case.is("read8") && case.is_batch(), bound: Bound::Plain(1.5) },
     Goal { cases: |case| case.is("read4096"), bound: Bound::Plain(1.2) },
     Goal { cases: |case| case.is("sequential") && case.order != "2 threads", bound: Bound::Plain(1.0 / 0.95) },
+    // Threads are there to be faster.
+    Goal { cases: |case| case.is("copies") && case.is_shared(), bound: Bound::Plain(1.1) },
+    Goal { cases: |case| case.is("ps") && case.order == "cold", bound: Bound::Millis(60.0) },
+    Goal { cases: |case| case.is("ps") && case.order == "warm", bound: Bound::Millis(10.0) },
     Goal { cases: |case| case.is("map"), bound: Bound::Peer("memflow", 50.0) },
     // 0.3 ms for 10,000 pages.
     Goal { cases: |case| case.is("map"), bound: Bound::Ns(30.0) },
@@ -146,6 +157,10 @@ fn verdict(row: &Row, bound: Bound) -> Option<Verdict> {
         Bound::Throughput(least) => {
             let speed = 1024.0 / ours;
             Verdict { met: speed >= least, text: format!("{speed:.1} GB/s, at least {least}") }
+        }
+        Bound::Millis(most) => {
+            let found = ours / 1e6;
+            Verdict { met: found <= most, text: format!("{found:.1} ms, at most {most}") }
         }
         Bound::Count(most) => Verdict { met: ours <= most, text: format!("{ours} {}, at most {most}", row.per) },
     })

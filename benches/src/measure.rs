@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use rustix::time::{ClockId, clock_gettime};
 
 /// What time is taken by.
@@ -34,6 +35,15 @@ impl Clock {
 fn thread_time() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// Keeps what this thread does to itself, as its processor time says nothing of what others do for it: the library shares long copies
+/// among threads unless it is called by one of a pool, so this one becomes a pool of its own.
+///
+/// # Errors
+/// It is one already.
+pub fn keep_to_this_thread() -> crate::Result<ThreadPool> {
+    Ok(ThreadPoolBuilder::new().num_threads(1).use_current_thread().build()?)
 }
 
 /// One way to do it.

@@ -1,6 +1,6 @@
 //! An image through plugins: linked in, loaded, and loaded without a direct map.
 //!
-//! Owns: building and loading the tree's plugins, and counting calls. Must not know: what is done with the memory.
+//! Owns: building the tree's plugins and its command, loading plugins, and counting calls. Must not know: what is done with the memory.
 //! Keeps: plugins are built by the same cargo and in the same profile as the program that loads them.
 
 use std::{
@@ -92,19 +92,33 @@ impl Plugins {
 
 /// The shared libraries of the connectors `snapshot` and `called`.
 fn build() -> Result<[PathBuf; 2]> {
+    let folder = cargo_build(&["-p", "memflow-snapshot", "-p", "memflow-benches", "--lib", "--example", "called"])?;
+    Ok([folder.join("libmemflow_snapshot.so"), folder.join("examples").join("libcalled.so")])
+}
+
+/// The command `memflow`, built as this program was.
+///
+/// # Errors
+/// cargo fails.
+pub fn program() -> Result<PathBuf> {
+    let folder = cargo_build(&["-p", "memflow-cli", "--bin", "memflow"])?;
+    Ok(folder.join("memflow").with_extension(std::env::consts::EXE_EXTENSION))
+}
+
+/// Builds in this program's profile, and says where the results are.
+fn cargo_build(what: &[&str]) -> Result<PathBuf> {
     // The folder of this program's profile; tests and benchmarks lie one deeper.
     let program = std::env::current_exe()?;
     let folder = program.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).ok_or("no target folder")?;
     let target = folder.parent().ok_or("no target folder")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--locked", "-p", "memflow-snapshot", "-p", "memflow-benches"]);
-    cargo.args(["--lib", "--example", "called"]);
+    cargo.args(["build", "--quiet", "--locked"]).args(what);
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
     cargo.current_dir(env!("CARGO_MANIFEST_DIR")).env("CARGO_TARGET_DIR", target);
     if !cargo.status()?.success() {
-        return Err("cargo could not build the plugins".into());
+        return Err(format!("cargo could not build {}", what.join(" ")).into());
     }
-    Ok([folder.join("libmemflow_snapshot.so"), folder.join("examples").join("libcalled.so")])
+    Ok(folder.to_owned())
 }

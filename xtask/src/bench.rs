@@ -4,7 +4,7 @@
 //! Keeps: always the release profile; peers are built for the comparison alone, and instructions are counted without what the
 //! comparison needs, so that the tests can afford it.
 
-use memflow_guests::{BENCH, Guests, require};
+use memflow_guests::{BENCH, Guests, TIMED, require};
 
 use crate::test::{command, run};
 
@@ -24,6 +24,9 @@ fn compare(args: &[String]) -> Result<(), String> {
     let guests = Guests::locate().map_err(|error| error.to_string())?;
     if let Err(error) = guests.prepare(&BENCH, &|what| eprintln!("{}: {what}", BENCH.name)) {
         eprintln!("{}: {error}; the demo machine stands in for it", BENCH.name);
+    }
+    if let Err(error) = guests.prepare(&TIMED, &|what| eprintln!("{}: {what}", TIMED.name)) {
+        eprintln!("{}: {error}; there are no cases with the command", TIMED.name);
     }
     let mut cargo = command(&["run", "--release", "--locked", "-p", "memflow-benches", "--bin", "compare"]);
     if !args.iter().any(|arg| arg == "--no-peers") {

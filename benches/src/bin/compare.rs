@@ -15,8 +15,8 @@ use clap::Parser;
 use memflow_benches::{
     Bare, Checked, Generated, Image, Order, Result,
     cases::{self, Calls, Case},
-    plot,
-    plugins::Plugins,
+    measure, plot,
+    plugins::{self, Plugins},
     report::{self, Figure, Role, Row},
     tools::{self, Tools},
 };
@@ -112,6 +112,7 @@ fn runs(options: &Options) -> Result<Vec<Row>> {
 
 /// One run in this process.
 fn run(options: &Options) -> Result<Vec<Row>> {
+    let _own = measure::keep_to_this_thread()?;
     let mut run = Run { options, rows: Vec::new() };
     for (number, guest) in GUESTS.into_iter().enumerate() {
         // Without the guest of benchmarks the demo machine stands in, which is no second image.
@@ -126,6 +127,10 @@ fn run(options: &Options) -> Result<Vec<Row>> {
         }
     }
     run.calls()?;
+    // As below.
+    if let Err(error) = run.command() {
+        eprintln!("no cases with the command: {error}");
+    }
     // The other figures are not lost when cargo cannot build plugins.
     if let Err(error) = run.plugins() {
         eprintln!("no cases with plugins: {error}");
@@ -224,6 +229,9 @@ impl Run<'_> {
         }
         self.add(&format!("sequential/{name}/"), || cases::sequential(image))?;
         self.add(&format!("sequential/{name}/2 threads"), || cases::sequential_by_threads(image))?;
+        for len in cases::COPIES {
+            self.add(&format!("copies/{name}/{}MiB", len >> 20), || cases::copies(image, len))?;
+        }
         let many = checked(bare, Order::Random, MOST, 8)?;
         self.add(&format!("threads/{name}/translate/1024"), || Ok(cases::translate_by_threads(&many, 1024)))?;
         let pages = checked(bare, Order::Random, THREAD_PAGES, 4096)?;
@@ -292,14 +300,34 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The whole command on the guest of 2 GiB.
+    fn command(&mut self) -> Result<()> {
+        let states = [("cold", false), ("warm", true)];
+        let name = |state: &str| format!("ps/{}MiB/{state}", memflow_guests::TIMED.memory_mib);
+        if !states.iter().any(|(state, _)| self.wants(&name(state))) {
+            return Ok(());
+        }
+        let guest = memflow_guests::Guests::locate()?.captured(memflow_guests::TIMED.name)?;
+        let program = plugins::program()?;
+        for (state, warm) in states {
+            self.add(&name(state), || cases::command(&program, &guest.ram(), warm))?;
+        }
+        Ok(())
+    }
+
     /// Calls of memory that has to be called.
     fn calls(&mut self) -> Result<()> {
         let image = Generated { gib: 2, five_levels: true, mixed: false };
         let name = |state: &str| format!("calls/{}/{state}/16384", image.name());
-        if !self.wants(&name("cold")) && !self.wants(&name("warm")) {
+        let own = |state: &str| format!("called/{}/{state}/16384", image.name());
+        if !["cold", "warm"].into_iter().any(|state| self.wants(&name(state)) || self.wants(&own(state))) {
             return Ok(());
         }
-        let calls = Calls::count(&image.build()?, 16384)?;
+        let built = image.build()?;
+        for (state, cold) in [("cold", true), ("warm", false)] {
+            self.add(&own(state), || cases::called(&built, 16384, cold))?;
+        }
+        let calls = Calls::count(&built, 16384)?;
         for (state, count) in [("cold", calls.cold), ("warm", calls.warm)] {
             let ours = Figure { ns: vec![count as f64], ratio: vec![1.0], ..Figure::new(cases::OURS, Role::Ours) };
             let row = Row { case: name(state), per: "calls".to_owned(), items: calls.addresses, figures: vec![ours] };

@@ -10,7 +10,8 @@ use memflow_core::{
     memory::{DelayLayer, LookasideLayer, Metadata, MetricsLayer, PhysRead, PhysWrite, TargetFacts, ViewRead},
 };
 
-use crate::{Image, Order, Result};
+use super::{Case, OURS};
+use crate::{Image, Order, Result, measure::Contender};
 
 /// What a call takes.
 const DELAY: Duration = Duration::from_micros(100);
@@ -34,6 +35,28 @@ impl PhysicalMemory for Called {
     fn facts(&self) -> &TargetFacts {
         self.0.facts()
     }
+}
+
+/// A batch of reads of eight bytes through memory that has to be called and answers at once: what the library itself takes for tables
+/// that it does not know (`cold`), or has just read.
+///
+/// # Errors
+/// None that an image could cause.
+pub fn called(image: &Image, count: usize, cold: bool) -> Result<Case<'static>> {
+    let memory = LookasideLayer::over(Arc::new(Called(image.memory.clone())));
+    let addresses = image.addresses(Order::Random, count, 8);
+    let view = image.with_memory(memory.clone()).view();
+    let mut bytes = vec![[0; 8]; count];
+    let ours = Contender::new(OURS, move || {
+        if let Some(lookaside) = memory.lookaside().filter(|_| cold) {
+            lookaside.flush();
+        }
+        let at = addresses.iter().map(|address| VirtAddr::new(*address));
+        let mut ops: Vec<_> = at.zip(&mut bytes).map(|(at, buf)| ViewRead::new(at, buf)).collect();
+        assert!(view.read_batch(&mut ops).is_ok(), "mapped memory could not be read");
+    });
+    let name = format!("called/{}/{}/{count}", image.name, if cold { "cold" } else { "warm" });
+    Ok(Case { name, per: "address", items: count, contenders: vec![ours], references: 0, peers: Vec::new() })
 }
 
 /// Calls of a connector that takes 100 µs for each.

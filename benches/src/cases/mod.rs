@@ -21,10 +21,15 @@ use memflow_core::{MemoryView, MemoryViewExt, VirtAddr, memory::ViewRead, paging
 #[cfg(feature = "compare")]
 pub(crate) use self::threads::ALONE;
 #[cfg(feature = "compare")]
-pub use self::{calls::Calls, loaded::plugins, processes::processes, scans::scan};
+pub use self::{
+    calls::{Calls, called},
+    loaded::plugins,
+    processes::{command, processes},
+    scans::scan,
+};
 pub use self::{
     threads::{read_pages_by_threads, translate_by_threads},
-    whole::{map, sequential, sequential_by_threads},
+    whole::{COPIES, copies, map, sequential, sequential_by_threads},
 };
 use crate::{Checked, Order, measure::Contender, peer::Peer};
 

@@ -90,6 +90,7 @@ pub fn sequential_by_threads(image: &Image) -> Result<Case<'_>> {
         done += run.len();
     }
     let mut buffers = [(); 4].map(|()| vec![0; len]);
+    let pair = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
     let [bare, ours, bare_alone, ours_alone] = &mut buffers;
     let [mut bare, mut ours, mut bare_alone, mut ours_alone] = [bare, ours, bare_alone, ours_alone].map(std::mem::take);
     let views = [image.view(), image.view()];
@@ -106,7 +107,7 @@ pub fn sequential_by_threads(image: &Image) -> Result<Case<'_>> {
         Contender::new(OURS, move || {
             let (one, other) = ours.split_at_mut(len / 2);
             let middle = start.wrapping_add(len as u64 / 2);
-            threads::both(|| read(&view, start, one), || read(&view, middle, other));
+            pair.install(|| rayon::join(|| read(&view, start, one), || read(&view, middle, other)));
             black_box(&mut ours);
         }),
         Contender::new(threads::ALONE, move || {
@@ -126,6 +127,45 @@ pub fn sequential_by_threads(image: &Image) -> Result<Case<'_>> {
         references: 1,
         peers: Vec::new(),
     })
+}
+
+/// Sizes of [`copies`].
+pub const COPIES: [usize; 6] = [2 << 20, 4 << 20, 8 << 20, 16 << 20, 32 << 20, 64 << 20];
+
+/// One read of so many consecutive bytes by as many threads as the library takes, beside one thread, and two that are told to: which of
+/// the two is faster from which length on. Items are KiB.
+///
+/// # Errors
+/// As [`sequential`].
+pub fn copies(image: &Image, len: usize) -> Result<Case<'_>> {
+    let (start, longest) = image.longest();
+    let len = len.min(longest as usize / PAGE * PAGE);
+    let [view, one, halves] = [image.view(), image.view(), image.view()];
+    let pair = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
+    let mut buffers = [(); 3].map(|()| vec![0_u8; len]);
+    let [ours, alone, both] = &mut buffers;
+    let [mut ours, mut alone, mut both] = [ours, alone, both].map(std::mem::take);
+    let read = |view: &memflow_core::view::SpaceView, at: VirtAddr, out: &mut [u8]| {
+        assert!(view.read_into(at, out).is_ok(), "mapped memory could not be read");
+        black_box(out);
+    };
+    let contenders = vec![
+        Contender::new(threads::ALONE, move || read(&one, start, &mut alone)),
+        Contender::new(OURS, move || {
+            // Not this thread, which is kept to itself.
+            std::thread::scope(|scope| {
+                scope.spawn(|| read(&view, start, &mut ours));
+            });
+        }),
+        Contender::new("memflow, two threads", move || {
+            let (first, second) = both.split_at_mut(len / 2);
+            let middle = start.wrapping_add(len as u64 / 2);
+            pair.install(|| rayon::join(|| read(&halves, start, first), || read(&halves, middle, second)));
+        }),
+    ];
+    let name = format!("copies/{}/{}MiB", image.name, len >> 20);
+    let contenders = threads::by_wall(contenders);
+    Ok(Case { name, per: "KiB", items: len >> 10, contenders, references: 1, peers: Vec::new() })
 }
 
 /// Everything that is mapped. Items are pages.

@@ -8,8 +8,9 @@ use std::sync::OnceLock;
 
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 
-/// The shortest copy that several threads share. Waking one takes as long as copying a few hundred KiB, and below this length
-/// the bytes still fit into caches; `cargo xtask bench --compare --filter copies/` measures both sides of it.
+/// The shortest copy that several threads share. Waking another one takes about 20 µs, in which one copies a MiB; from 8 MiB on, bytes go
+/// past the caches (`live.rs`) and memory is what limits one thread. `cargo xtask bench --compare --filter copies/` measures both sides
+/// of it, on a machine that has its cores to itself: whoever waits for a thread that another program keeps from running loses more.
 pub(crate) const LONG: usize = 16 << 20;
 /// What each of them copies at least: from this length on, bytes go past the caches (`live.rs`).
 const LEAST_SHARE: usize = 8 << 20;
