@@ -128,6 +128,7 @@ fn every_case(each: &mut dyn FnMut(&Case<'_>, &mut Contender<'_>)) -> Result<()>
             ours(cases::translate_single(&checked, order));
             for batch in [16, 1024] {
                 ours(cases::translate_batch(&checked, order, batch));
+                ours(cases::translate_operations(&checked, order, batch));
                 ours(cases::read(&checked, order, batch));
             }
             ours(cases::read(&checked, order, 0));

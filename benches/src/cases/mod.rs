@@ -16,7 +16,11 @@ mod whole;
 
 use std::{cell::RefCell, hint::black_box, ops::Range, rc::Rc};
 
-use memflow_core::{MemoryView, MemoryViewExt, VirtAddr, memory::ViewRead, paging::TranslateOp};
+use memflow_core::{
+    MemoryView, MemoryViewExt, VirtAddr,
+    memory::ViewRead,
+    paging::{MaybePhys, TranslateOp},
+};
 
 #[cfg(feature = "compare")]
 pub(crate) use self::threads::ALONE;
@@ -92,8 +96,36 @@ fn one_by_one<'a>(checked: &'a Checked<'a>, name: &str) -> Contender<'a> {
     })
 }
 
-/// Batch by batch. Where tables exceed the caches, interleaved bare walks take part too.
+/// Batch by batch, for eight bytes each, as the bare walk writes. Where tables exceed the caches, interleaved bare walks take part too.
 pub fn translate_batch<'a>(checked: &'a Checked<'a>, order: Order, batch: usize) -> Case<'a> {
+    let image = checked.image();
+    let addresses: Vec<_> = checked.addresses().iter().map(|address| VirtAddr::new(*address)).collect();
+    let mut found = vec![MaybePhys::NONE; addresses.len()];
+    let ours = Contender::new(OURS, move || {
+        for (addresses, found) in addresses.chunks(batch).zip(found.chunks_mut(batch)) {
+            let missing = image.space.translate_to(&*image.memory, addresses, found);
+            assert_eq!(missing, 0, "a mapped address leads nowhere");
+        }
+        black_box(&mut found);
+    });
+    batched("translate", checked, order, batch, ours)
+}
+
+/// The same with operations, whose answers have page, rights and reasons too.
+pub fn translate_operations<'a>(checked: &'a Checked<'a>, order: Order, batch: usize) -> Case<'a> {
+    let image = checked.image();
+    let mut ops: Vec<_> = checked.addresses().iter().map(|address| TranslateOp::new(VirtAddr::new(*address))).collect();
+    let ours = Contender::new(OURS, move || {
+        for ops in ops.chunks_mut(batch) {
+            image.space.translate_batch(&*image.memory, ops);
+        }
+        black_box(&mut ops);
+    });
+    batched("operations", checked, order, batch, ours)
+}
+
+/// A way of ours to translate in batches, beside bare walks, our own one by one, and peers.
+fn batched<'a>(what: &str, checked: &'a Checked<'a>, order: Order, batch: usize, ours: Contender<'a>) -> Case<'a> {
     let (image, count) = (checked.image(), checked.addresses().len());
     let mut contenders = bare(
         checked,
@@ -102,19 +134,12 @@ pub fn translate_batch<'a>(checked: &'a Checked<'a>, order: Order, batch: usize)
         [(16, Checked::translate_together::<16>), (32, Checked::translate_together::<32>)],
     );
     let references = contenders.len();
-    let mut ops: Vec<_> = checked.addresses().iter().map(|address| TranslateOp::new(VirtAddr::new(*address))).collect();
-    contenders.push(Contender::new(OURS, move || {
-        for ops in ops.chunks_mut(batch) {
-            image.space.translate_batch(&*image.memory, ops);
-        }
-        black_box(&mut ops);
-    }));
-    contenders.push(one_by_one(checked, ONE_BY_ONE));
+    contenders.extend([ours, one_by_one(checked, ONE_BY_ONE)]);
     #[cfg(feature = "peers")]
     let peers = crate::peers::translate_batch(checked, batch, order == Order::Mixed);
     #[cfg(not(feature = "peers"))]
     let peers = Vec::new();
-    let name = format!("translate/{}/{order}/{batch}", image.name);
+    let name = format!("{what}/{}/{order}/{batch}", image.name);
     Case { name, per: "address", items: count, contenders, references, peers }
 }
 

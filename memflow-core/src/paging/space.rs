@@ -12,7 +12,8 @@ use super::{
     arch::Architecture,
     batch,
     entry::{Halt, Next, Node},
-    mapped::{Asked, AtRoot, InPlace, Known, PlainWalk, Refusable},
+    mapped::{Asked, AtRoot, InPlace, Known, PlainWalk},
+    maybe_phys::MaybePhys,
     pieces::{self, Piece},
     soft_fault::{self, SoftFaults},
     tlb::{self, Start, Tlb, Trust},
@@ -83,9 +84,7 @@ impl Asked for TranslateOp {
     fn answer(&mut self, found: Translation) {
         self.outcome = Some(Ok(found));
     }
-}
 
-impl Refusable for TranslateOp {
     #[cold]
     fn refuse(&mut self, reason: Reason) {
         self.outcome = Some(Err(reason));
@@ -163,6 +162,11 @@ impl Translator<'_> {
             return Ok(found);
         }
         self.translate_further(addr)
+    }
+
+    /// Translates many addresses, as [`AddressSpace::translate_to`] does.
+    pub fn translate_to(&self, addresses: &[VirtAddr], found: &mut [MaybePhys]) -> usize {
+        self.space.translate_to(self.memory, addresses, found)
     }
 
     #[cold]
@@ -365,7 +369,85 @@ impl AddressSpace {
         });
     }
 
-    /// Translates, in place, everything that the tables map; leaves the rest as it is. To be believed only if the map lost nothing
+    /// Translates many addresses into the shortest answer that there is, eight bytes each: where only the physical address counts, this
+    /// is the quickest way, several times as quick as operations are. Each address has its answer at its own index.
+    ///
+    /// Returns how many addresses have no answer: those that lead nowhere, and those behind the end of `found`. What `found` has
+    /// behind the last address says "none". Why an address leads nowhere, its page and its rights are for
+    /// [`translate`](Self::translate) to say, which for a frozen memory answers of the same tables. Memory is called as by
+    /// [`translate_batch`](Self::translate_batch).
+    ///
+    /// ```
+    /// # use memflow_core::{memory::*, paging::{x86, AddressSpace, MaybePhys}, address::*, error::StopCause, Reason};
+    /// # let mut bytes = vec![0; 0x6000];
+    /// # for (table, next) in [(0x1000, 0x2003_u64), (0x2000, 0x3003), (0x3000, 0x4003), (0x4000, 0x5001)] {
+    /// #     bytes[table..table + 8].copy_from_slice(&next.to_le_bytes());
+    /// # }
+    /// # let config = SourceConfig { name: "example".into(), runs: RunMap::flat(0x6000), facts: TargetFacts::default() };
+    /// # let memory = BufferMemory::new(config, bytes)?;
+    /// # let space = AddressSpace::new(&x86::X64, 0x1000);
+    /// // Words that may be pointers: which are?
+    /// let words = [0x123, 0xffff_8000_0000_0000, 0x1000, 0x456].map(VirtAddr::new);
+    /// let mut found = [MaybePhys::NONE; 4];
+    /// let missing = space.translate_to(&memory, &words, &mut found);
+    ///
+    /// assert_eq!(missing, 2);
+    /// assert_eq!(found.map(|found| found.get().is_some()), [true, false, false, true]);
+    /// assert_eq!(found[3].get(), Some(PhysAddr::new(0x5456)));
+    /// let Err(Reason::NotMapped(stop)) = space.translate(&memory, words[2]) else { panic!() };
+    /// assert_eq!((stop.level, stop.cause), (1, StopCause::NotPresent));
+    /// # Ok::<(), memflow_core::Error>(())
+    /// ```
+    pub fn translate_to(&self, memory: &dyn PhysicalMemory, addresses: &[VirtAddr], found: &mut [MaybePhys]) -> usize {
+        if let ([addr], [found, none @ ..]) = (addresses, &mut *found) {
+            *found = MaybePhys::from(self.translate(memory, *addr).ok().map(|found| found.phys));
+            none.fill(MaybePhys::NONE);
+            return usize::from(found.get().is_none());
+        }
+        let count = addresses.len().min(found.len());
+        let ((asked, behind), (found, none)) = (addresses.split_at(count), found.split_at_mut(count));
+        none.fill(MaybePhys::NONE);
+        let mut stopped = Vec::new();
+        let may_know = |halt: &Halt| self.resolver_for(halt).is_some();
+        let mut missing = match memory.direct_map() {
+            Some(map) => self.in_place(map).translate_to(asked, found, may_know, &mut stopped),
+            None => self.translate_called_to(memory, asked, found, &mut stopped),
+        };
+        self.settle(memory, &stopped, |walked| {
+            if let (Ok(page), Some(place)) = (walked.result, found.get_mut(walked.op)) {
+                *place = MaybePhys::new(page.phys);
+                missing = missing.wrapping_sub(usize::from(place.get().is_some()));
+            }
+        });
+        missing.wrapping_add(behind.len())
+    }
+
+    /// The same through calls; adds walks that stopped where somebody may know more to `stopped`.
+    fn translate_called_to(
+        &self,
+        memory: &dyn PhysicalMemory,
+        addresses: &[VirtAddr],
+        found: &mut [MaybePhys],
+        stopped: &mut Vec<Walked>,
+    ) -> usize {
+        found.fill(MaybePhys::NONE);
+        let mut missing = addresses.len();
+        let ranges: Vec<_> =
+            addresses.iter().enumerate().map(|(op, addr)| (op, addr.as_u64(), addr.as_u64())).collect();
+        batch::walk_ranges(self.arch, self.root, memory, Trust::Kept, ranges.into_iter(), |walked| {
+            match (&walked.result, found.get_mut(walked.op)) {
+                (Ok(page), Some(place)) => {
+                    *place = MaybePhys::new(page.phys);
+                    missing = missing.wrapping_sub(usize::from(place.get().is_some()));
+                }
+                (Err(halt), _) if self.resolver_for(halt).is_some() => stopped.push(walked),
+                _ => {}
+            }
+        });
+        missing
+    }
+
+    /// Translates, in place, everything that the tables map; refuses the rest as it is. To be believed only if the map lost nothing
     /// afterwards.
     pub(crate) fn translate_pages<A: Asked>(&self, map: &DirectMap, asked: &mut [A]) {
         self.in_place(map).translate_pages(asked);

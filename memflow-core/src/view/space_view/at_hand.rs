@@ -6,6 +6,7 @@
 
 use crate::{
     address::PhysAddr,
+    error::Reason,
     memory::{DirectMap, Outcome, ViewRead},
     paging::{AddressSpace, Asked, Translation},
 };
@@ -40,6 +41,9 @@ impl Asked for Spot {
         self.phys = found.phys;
         self.rest = found.page.bytes().wrapping_sub(self.virt & found.page.offset_mask());
     }
+
+    #[inline]
+    fn refuse(&mut self, _reason: Reason) {}
 }
 
 /// Carries out the reads that lie in one page each, and calls `others` for the rest. True when there were no others.
