@@ -67,6 +67,23 @@ fn batches(count: usize, batch: usize) -> impl Iterator<Item = Range<usize>> {
     (0..count).step_by(batch).map(move |from| from..count.min(from + batch))
 }
 
+/// Address by address, with page, rights and reasons too.
+pub fn translate_fully<'a>(checked: &'a Checked<'a>, order: Order) -> Case<'a> {
+    let mut case = translate_single(checked, order);
+    case.name = format!("operations/{}/{order}/single", checked.image().name);
+    let image = checked.image();
+    let mut out = vec![None; checked.addresses().len()];
+    case.contenders.pop();
+    case.contenders.push(Contender::new(OURS, move || {
+        let space = image.space.over(&*image.memory);
+        for (out, address) in out.iter_mut().zip(checked.addresses()) {
+            *out = Some(space.translate(VirtAddr::new(*address)));
+        }
+        black_box(&mut out);
+    }));
+    case
+}
+
 /// Address by address.
 pub fn translate_single<'a>(checked: &'a Checked<'a>, order: Order) -> Case<'a> {
     let (image, count) = (checked.image(), checked.addresses().len());
@@ -89,8 +106,7 @@ fn one_by_one<'a>(checked: &'a Checked<'a>, name: &str) -> Contender<'a> {
     Contender::new(name, move || {
         let space = image.space.over(&*image.memory);
         for (out, address) in out.iter_mut().zip(checked.addresses()) {
-            let found = space.translate(VirtAddr::new(*address));
-            *out = found.map_or(0, |found| found.phys.as_u64());
+            *out = space.phys(VirtAddr::new(*address)).map_or(0, |phys| phys.as_u64());
         }
         black_box(&mut out);
     })
@@ -200,6 +216,24 @@ pub fn read<'a>(checked: &'a Checked<'a>, order: Order, batch: usize) -> Case<'a
     let size = if batch == 0 { "single".to_owned() } else { batch.to_string() };
     let name = format!("read8/{}/{order}/{size}", image.name);
     Case { name, per: "address", items: count, contenders, references, peers }
+}
+
+/// Eight bytes at each address into a list of values, as the bare walk does.
+pub fn read_values<'a>(checked: &'a Checked<'a>, order: Order, batch: usize) -> Case<'a> {
+    let mut case = read(checked, order, batch);
+    let view = checked.image().view();
+    let addresses: Vec<_> = checked.addresses().iter().map(|address| VirtAddr::new(*address)).collect();
+    let mut values = vec![0_u64; addresses.len()];
+    case.name = format!("values8/{}/{order}/{batch}", checked.image().name);
+    case.contenders.retain(|contender| contender.name() != OURS);
+    case.contenders.push(Contender::new(OURS, move || {
+        for (addresses, values) in addresses.chunks(batch).zip(values.chunks_mut(batch)) {
+            let read = view.read_values(addresses, values);
+            assert!(read.is_ok_and(|read| read.is_complete()), "a mapped address could not be read");
+        }
+        black_box(&mut values);
+    }));
+    case
 }
 
 /// 4 KiB at each address.

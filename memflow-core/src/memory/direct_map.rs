@@ -84,6 +84,18 @@ pub enum LoadError {
     Truncated,
 }
 
+/// Whether bytes of a map were found missing.
+#[derive(Clone, Copy)]
+pub(crate) struct Losses<'a>(&'a AtomicU64);
+
+impl Losses<'_> {
+    /// As [`DirectMap::lost_nothing`].
+    #[inline(always)]
+    pub(crate) fn are_none(self) -> bool {
+        self.0.load(Ordering::Acquire) == u64::MAX
+    }
+}
+
 /// Regions of physical memory in this process, sorted by address.
 pub struct DirectMap {
     // INVARIANT: sorted, disjoint, not empty; each region is readable for as long as `backing` lives (contract of `new`).
@@ -291,6 +303,12 @@ impl DirectMap {
     #[inline]
     pub(crate) fn lost_nothing(&self) -> bool {
         self.lost_from().load(Ordering::Acquire) == u64::MAX
+    }
+
+    /// What [`lost_nothing`](Self::lost_nothing) looks at, without the way there.
+    #[inline]
+    pub(crate) fn losses(&self) -> Losses<'_> {
+        Losses(self.lost_from())
     }
 
     /// Checks after an access that the bytes up to `end` of the backing were really there.

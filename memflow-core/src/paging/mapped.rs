@@ -16,7 +16,7 @@ use super::{
 use crate::{
     address::{PhysAddr, VirtAddr},
     error::{Reason, StopCause},
-    memory::{DirectMap, LoadError, TablePage, TablePages, Unconfirmed},
+    memory::{DirectMap, LoadError, Losses, TablePage, TablePages, Unconfirmed},
 };
 
 mod batch;
@@ -112,7 +112,7 @@ impl TableSource for Unconfirmed<'_> {
 /// The tables of a space of four or five levels, with the root at hand.
 #[derive(Clone, Copy)]
 pub(super) struct AtRoot<'a> {
-    map: &'a DirectMap,
+    losses: Losses<'a>,
     tables: TablePages<'a>,
     root: TablePage<'a>,
     five_levels: bool,
@@ -127,7 +127,7 @@ impl<'a> AtRoot<'a> {
             _ => return None,
         };
         let tables = map.tables();
-        Some(Self { map, tables, root: tables.page_at(root.as_u64())?, five_levels })
+        Some(Self { losses: map.losses(), tables, root: tables.page_at(root.as_u64())?, five_levels })
     }
 
     /// Translates one address, if every entry on its way is plain and every table at hand.
@@ -138,7 +138,18 @@ impl<'a> AtRoot<'a> {
         } else {
             single::translate_from::<FourLevels, AtHand>(self.tables, self.root, addr)
         };
-        if self.map.lost_nothing() { found } else { Found::NOTHING }
+        if self.losses.are_none() { found } else { Found::NOTHING }
+    }
+
+    /// The same for the physical address alone.
+    #[inline(always)]
+    pub(super) fn phys(&self, addr: u64) -> MaybePhys {
+        let found = if self.five_levels {
+            single::phys_from::<FiveLevels>(self.tables, self.root, addr)
+        } else {
+            single::phys_from::<FourLevels>(self.tables, self.root, addr)
+        };
+        if self.losses.are_none() { found } else { MaybePhys::NONE }
     }
 }
 

@@ -161,7 +161,26 @@ impl Translator<'_> {
         {
             return Ok(found);
         }
-        self.translate_further(addr)
+        // A copy: what nobody has a reference to stays in registers.
+        { *self }.translate_further(addr)
+    }
+
+    /// The physical address of one address, if it leads anywhere; [`translate`](Self::translate) says why not. Half the work of that.
+    #[inline(always)]
+    pub fn phys(&self, addr: VirtAddr) -> Option<PhysAddr> {
+        if let Some(at_root) = &self.at_root
+            && let Some(phys) = at_root.phys(addr.as_u64()).get()
+        {
+            return Some(phys);
+        }
+        // A copy: what nobody has a reference to stays in registers.
+        { *self }.phys_further(addr).get()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn phys_further(self, addr: VirtAddr) -> MaybePhys {
+        MaybePhys::from(self.space.translate(self.memory, addr).ok().map(|found| found.phys))
     }
 
     /// Translates many addresses, as [`AddressSpace::translate_to`] does.
@@ -171,7 +190,7 @@ impl Translator<'_> {
 
     #[cold]
     #[inline(never)]
-    fn translate_further(&self, addr: VirtAddr) -> Result<Translation, Reason> {
+    fn translate_further(self, addr: VirtAddr) -> Result<Translation, Reason> {
         self.space.translate(self.memory, addr)
     }
 }
@@ -238,7 +257,7 @@ impl AddressSpace {
     #[inline(always)]
     pub fn translate(&self, memory: &dyn PhysicalMemory, addr: VirtAddr) -> Result<Translation, Reason> {
         if let Some(map) = memory.direct_map()
-            && let Some(found) = (self.plain_walk)(map, self.root, addr.as_u64()).get()
+            && let Some(found) = self.translate_plain(map, addr)
         {
             return Ok(found);
         }
@@ -451,6 +470,17 @@ impl AddressSpace {
     /// afterwards.
     pub(crate) fn translate_pages<A: Asked>(&self, map: &DirectMap, asked: &mut [A]) {
         self.in_place(map).translate_pages(asked);
+    }
+
+    /// The same for addresses in one slice and answers, as many, in another; what the tables do not map says "none".
+    pub(crate) fn translate_pages_to(&self, map: &DirectMap, addresses: &[VirtAddr], found: &mut [MaybePhys]) {
+        self.in_place(map).translate_to(addresses, found, |_| false, &mut Vec::new());
+    }
+
+    /// Translates one address, if every entry on its way is plain and every table at hand.
+    #[inline(always)]
+    pub(crate) fn translate_plain(&self, map: &DirectMap, addr: VirtAddr) -> Option<Translation> {
+        (self.plain_walk)(map, self.root, addr.as_u64()).get()
     }
 
     /// Walks all ranges `(op, first, last)` and calls `each` for every part of them: a page, or what an entry that leads nowhere

@@ -79,7 +79,7 @@ fn translate_groups<M: Mode, A: Asked>(from_root: FromRoot<'_>, asked: &mut [A],
         for (addresses, asked) in addresses.iter_mut().zip(group.as_chunks::<{ Lanes::COUNT }>().0) {
             *addresses = of_asked(asked);
         }
-        let found = walk::<M, GROUP>(&tables, root, addresses);
+        let found = walk::<M, A, GROUP>(&tables, root, addresses);
         if bad_lanes(&found).bits() == 0 {
             for (found, asked) in found.iter().zip(group.as_chunks_mut::<{ Lanes::COUNT }>().0) {
                 let (phys, kind) = (found.phys.get(), found.rest.get());
@@ -101,7 +101,7 @@ fn translate_groups<M: Mode, A: Asked>(from_root: FromRoot<'_>, asked: &mut [A],
         for (number, asked) in numbers.iter_mut().zip(&*asked) {
             *number = asked.addr();
         }
-        let [found] = walk::<M, 1>(&tables, root, [Lanes::new(numbers)]);
+        let [found] = walk::<M, A, 1>(&tables, root, [Lanes::new(numbers)]);
         answer_some(&found, asked, first, rest);
         first = first.wrapping_add(Lanes::COUNT);
     }
@@ -126,7 +126,7 @@ fn translate_groups_to<M: Mode>(
         for (numbers, four) in numbers.iter_mut().zip(group.as_chunks::<{ Lanes::COUNT }>().0) {
             *numbers = Lanes::new(four.map(VirtAddr::as_u64));
         }
-        let walked = walk::<M, GROUP>(&tables, root, numbers);
+        let walked = walk::<M, MaybePhys, GROUP>(&tables, root, numbers);
         for (walked, four) in walked.iter().zip(places.as_chunks_mut::<{ Lanes::COUNT }>().0) {
             let phys = walked.phys.or_where(walked.bad, Lanes::all(NONE));
             *four = phys.get().map(|phys| MaybePhys::new(PhysAddr::new(phys)));
@@ -143,7 +143,7 @@ fn translate_groups_to<M: Mode>(
         for (number, addr) in numbers.iter_mut().zip(four) {
             *number = addr.as_u64();
         }
-        let [walked] = walk::<M, 1>(&tables, root, [Lanes::new(numbers)]);
+        let [walked] = walk::<M, MaybePhys, 1>(&tables, root, [Lanes::new(numbers)]);
         let phys = walked.phys.or_where(walked.bad, Lanes::all(NONE));
         for (place, phys) in places.iter_mut().zip(phys.get()) {
             *place = MaybePhys::new(PhysAddr::new(phys));
@@ -198,10 +198,11 @@ fn answer_some<A: Asked>(found: &FoundLanes, asked: &mut [A], first: usize, rest
     }
 }
 
-/// Walks `N` times four addresses.
+/// Walks `N` times four addresses. `For` is whom for: each has a copy of his own, which becomes part of his loop, and what he does not
+/// use is not worked out.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn walk<M: Mode, const N: usize>(tables: &TableLanes<'_>, root: Lanes, addresses: [Lanes; N]) -> [FoundLanes; N] {
+fn walk<M: Mode, For, const N: usize>(tables: &TableLanes<'_>, root: Lanes, addresses: [Lanes; N]) -> [FoundLanes; N] {
     let const_of = Lanes::all;
     let (none, zero) = (Mask::nowhere(), Lanes::all(0));
     let mut entry = [zero; N];

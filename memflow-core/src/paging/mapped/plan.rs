@@ -12,7 +12,7 @@
 )]
 
 use super::super::{
-    PageFlags, Translation,
+    MaybePhys, PageFlags, Translation,
     arch::{Architecture, BitTest, EntryFormat, EntrySize, Level, x86},
 };
 use crate::{
@@ -256,6 +256,18 @@ impl Page {
         }
         let phys = entry & self.address | addr & self.inside;
         Found { phys, rest: KNOWN | self.kind | rights.flags(entry) }
+    }
+}
+
+impl Page {
+    /// Where `addr` leads if `entry` maps such a page, and `every`, what all entries on the way have in common, has the bit of presence.
+    #[inline(always)]
+    pub(super) fn phys(&self, entry: u64, every: u64, addr: u64) -> MaybePhys {
+        // The lowest level has no reserved bits, and its pages no bit of their own: nothing is left of the second comparison there.
+        if every & PRESENT == 0 || entry & self.mask & !(PRESENT | PAGE) != 0 {
+            return MaybePhys::NONE;
+        }
+        MaybePhys::new(PhysAddr::new(entry & self.address | addr & self.inside))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     address::{PageSize, PhysAddr},
     error::{Stop, StopCause},
     memory::{Bias, TablePage, TablePages},
-    paging::entry::Halt,
+    paging::{MaybePhys, entry::Halt},
 };
 
 /// Tables that are looked for, from the quickest to find to the rest.
@@ -120,6 +120,39 @@ pub(super) fn translate_from<'a, M: Mode, R: Reach>(tables: TablePages<'a>, root
     step!(0 1 2 3);
     let entry = page.load::<M::Entry>(M::LOWEST.offset(addr));
     M::BASE_PAGE.translate_below::<M>(entry, rights, addr)
+}
+
+/// As [`translate_from`], for the physical address alone.
+#[inline(always)]
+pub(super) fn phys_from<M: Mode>(tables: TablePages<'_>, root: TablePage<'_>, addr: u64) -> MaybePhys {
+    if !M::ARCH.is_canonical(addr) {
+        return MaybePhys::NONE;
+    }
+    let mut page = root;
+    // The lowest bit stays as long as every entry is present.
+    let mut every = PRESENT;
+    macro_rules! step {
+        ($($depth:literal)*) => {$(
+            if $depth < M::ABOVE_LOWEST {
+                let step = const { &M::STEPS[$depth] };
+                let entry = page.load::<M::Entry>(step.offset(addr));
+                if entry & PAGE != 0 {
+                    if step.page_bit == 0 {
+                        return MaybePhys::NONE;
+                    }
+                    return step.page.phys(entry, entry & every, addr);
+                }
+                page = match tables.page_at(entry & ADDRESS) {
+                    Some(page) => page,
+                    None => return MaybePhys::NONE,
+                };
+                every &= entry;
+            }
+        )*};
+    }
+    step!(0 1 2 3);
+    let entry = page.load::<M::Entry>(M::LOWEST.offset(addr));
+    M::BASE_PAGE.phys(entry, entry & every, addr)
 }
 
 /// Where the walk of an address stops for a reason that is plain itself: the mode does not translate it, or an entry is not present, and
