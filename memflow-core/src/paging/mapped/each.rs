@@ -95,23 +95,21 @@ fn answer(mut asked: impl Asked, found: Found, index: usize, rest: &mut Rest<'_>
 /// Whether most addresses lie beside the one before. A few places tell.
 #[inline(always)]
 fn is_local<M: Mode, B: Batch>(asked: &B) -> bool {
-    const PLACES: usize = 8;
+    const FEWEST: usize = 8;
     let count = asked.count();
-    if count < PLACES {
+    if count < FEWEST {
         return true;
     }
-    let step = count / PLACES;
-    if step < 2 {
-        return false;
-    }
+    // Places that are looked at, how far they are from each other, and how many of them make most.
+    let (places, step, most) = if count < 64 { (4, count / 4, 4) } else { (8, count / 8, 7) };
     let mut near = 0usize;
     let mut end = step;
-    for _ in 0..PLACES {
+    for _ in 0..places {
         let (one, other) = (asked.addr_at(end.wrapping_sub(2)), asked.addr_at(end.wrapping_sub(1)));
         near = near.wrapping_add(usize::from((one ^ other) >> M::TABLE_SHIFT == 0));
         end = end.wrapping_add(step);
     }
-    near > PLACES * 3 / 4
+    near >= most
 }
 
 /// Whether the addresses lie in so few directories that their tables, most likely, are in the caches. A few places tell.
