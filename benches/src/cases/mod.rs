@@ -23,7 +23,7 @@ use memflow_core::{
 };
 
 #[cfg(feature = "compare")]
-pub(crate) use self::threads::ALONE;
+pub(crate) use self::threads::{ALONE, BARE_ALONE};
 #[cfg(feature = "compare")]
 pub use self::{calls::Calls, loaded::plugins, processes::processes, scans::scan};
 pub use self::{

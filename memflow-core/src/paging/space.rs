@@ -388,13 +388,12 @@ impl AddressSpace {
         });
     }
 
-    /// Translates many addresses into the shortest answer that there is, eight bytes each: where only the physical address counts, this
-    /// is the quickest way, several times as quick as operations are. Each address has its answer at its own index.
+    /// Translates many addresses into the shortest answer that there is, eight bytes each: the quickest way where the physical address is
+    /// all that counts. Each address has its answer at its own index.
     ///
     /// Returns how many addresses have no answer: those that lead nowhere, and those behind the end of `found`. What `found` has
-    /// behind the last address says "none". Why an address leads nowhere, its page and its rights are for
-    /// [`translate`](Self::translate) to say, which for a frozen memory answers of the same tables. Memory is called as by
-    /// [`translate_batch`](Self::translate_batch).
+    /// behind the last address says "none". Why an address leads nowhere, and what page and rights there are where it leads, says
+    /// [`translate`](Self::translate). Memory is called as by [`translate_batch`](Self::translate_batch).
     ///
     /// ```
     /// # use memflow_core::{memory::*, paging::{x86, AddressSpace, MaybePhys}, address::*, error::StopCause, Reason};

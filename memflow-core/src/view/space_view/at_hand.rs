@@ -7,7 +7,7 @@
 use crate::{
     address::{PageSize, PhysAddr, VirtAddr},
     error::Reason,
-    memory::{DirectMap, Outcome, ViewRead},
+    memory::{DirectMap, Outcome, Values, ViewRead},
     paging::{AddressSpace, Asked, MaybePhys, Translation},
 };
 
@@ -68,10 +68,12 @@ pub(super) fn read_values<const SIZE: usize>(
     values: &mut [[u8; SIZE]],
 ) -> Vec<usize> {
     let mut others = Vec::new();
-    if addresses.len() < MANY {
-        read_value_blocks::<SIZE, FEW>(space, map, addresses, values, &mut others);
-    } else {
-        read_value_blocks::<SIZE, MANY>(space, map, addresses, values, &mut others);
+    match map.values_at_hand() {
+        None => others.extend(0..addresses.len()),
+        Some(at_hand) if addresses.len() < MANY => {
+            read_value_blocks::<SIZE, FEW>(space, map, at_hand, addresses, values, &mut others)
+        }
+        Some(at_hand) => read_value_blocks::<SIZE, MANY>(space, map, at_hand, addresses, values, &mut others),
     }
     others
 }
@@ -79,6 +81,7 @@ pub(super) fn read_values<const SIZE: usize>(
 fn read_value_blocks<const SIZE: usize, const COUNT: usize>(
     space: &AddressSpace,
     map: &DirectMap,
+    at_hand: Values<'_, SIZE>,
     addresses: &[VirtAddr],
     values: &mut [[u8; SIZE]],
     others: &mut Vec<usize>,
@@ -89,14 +92,14 @@ fn read_value_blocks<const SIZE: usize, const COUNT: usize>(
         space.translate_pages_to(map, addresses, found);
         let mut simple = true;
         for ((addr, found), value) in addresses.iter().zip(&*found).zip(&mut *values) {
-            simple &= read_value(map, *addr, *found, value);
+            simple &= read_value(&at_hand, *addr, *found, value);
         }
-        let believed = map.lost_nothing();
+        let believed = at_hand.lost_nothing();
         if simple && believed {
             continue;
         }
         for (index, ((addr, found), value)) in addresses.iter().zip(&*found).zip(values).enumerate() {
-            if !believed || !read_value(map, *addr, *found, value) {
+            if !believed || !read_value(&at_hand, *addr, *found, value) {
                 others.push(number * COUNT + index);
             }
         }
@@ -105,10 +108,15 @@ fn read_value_blocks<const SIZE: usize, const COUNT: usize>(
 
 /// Reads one value, if it lies in one page, as small as pages are; nothing has to be fetched ahead: one read does not wait for another.
 #[inline(always)]
-fn read_value<const SIZE: usize>(map: &DirectMap, addr: VirtAddr, found: MaybePhys, value: &mut [u8; SIZE]) -> bool {
+fn read_value<const SIZE: usize>(
+    at_hand: &Values<'_, SIZE>,
+    addr: VirtAddr,
+    found: MaybePhys,
+    value: &mut [u8; SIZE],
+) -> bool {
     let fits = const { PageSize::KIB_4.bytes().saturating_sub(SIZE as u64) };
     match found.get() {
-        Some(phys) if addr.page_offset(PageSize::KIB_4) <= fits => map.copy_at_hand(phys, value),
+        Some(phys) if addr.page_offset(PageSize::KIB_4) <= fits => at_hand.copy(phys, value),
         _ => false,
     }
 }
