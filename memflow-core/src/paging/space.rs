@@ -161,8 +161,8 @@ impl Translator<'_> {
         {
             return Ok(found);
         }
-        // A copy: what nobody has a reference to stays in registers.
-        { *self }.translate_further(addr)
+        // By value: what nobody has a reference to stays in registers.
+        self.translate_further(addr)
     }
 
     /// The physical address of one address, if it leads anywhere; [`translate`](Self::translate) says why not. Half the work of that.
@@ -173,8 +173,8 @@ impl Translator<'_> {
         {
             return Some(phys);
         }
-        // A copy: what nobody has a reference to stays in registers.
-        { *self }.phys_further(addr).get()
+        // By value: what nobody has a reference to stays in registers.
+        self.phys_further(addr).get()
     }
 
     #[cold]
