@@ -417,9 +417,8 @@ impl AddressSpace {
     /// # Ok::<(), memflow_core::Error>(())
     /// ```
     pub fn translate_to(&self, memory: &dyn PhysicalMemory, addresses: &[VirtAddr], found: &mut [MaybePhys]) -> usize {
-        if let ([addr], [found, none @ ..]) = (addresses, &mut *found) {
-            *found = MaybePhys::from(self.translate(memory, *addr).ok().map(|found| found.phys));
-            none.fill(MaybePhys::NONE);
+        if let ([addr], [found]) = (addresses, &mut *found) {
+            *found = MaybePhys::from(self.over(memory).phys(*addr));
             return usize::from(found.get().is_none());
         }
         let count = addresses.len().min(found.len());
@@ -474,6 +473,12 @@ impl AddressSpace {
     /// The same for addresses in one slice and answers, as many, in another; what the tables do not map says "none".
     pub(crate) fn translate_pages_to(&self, map: &DirectMap, addresses: &[VirtAddr], found: &mut [MaybePhys]) {
         self.in_place(map).translate_to(addresses, found, |_| false, &mut Vec::new());
+    }
+
+    /// The physical address of one address, if every entry on its way is plain and every table at hand. Becomes part of its caller.
+    #[inline(always)]
+    pub(crate) fn phys_plain(&self, map: &DirectMap, addr: VirtAddr) -> Option<PhysAddr> {
+        AtRoot::new(self.known, self.root, map)?.phys(addr.as_u64()).get()
     }
 
     /// Translates one address, if every entry on its way is plain and every table at hand.

@@ -39,8 +39,8 @@ pub trait MemoryView: Send + Sync {
     /// The first operation that is not done; the others are carried out all the same.
     fn write_batch(&self, ops: &mut [ViewWrite<'_>]) -> Result<()>;
 
-    /// Reads values of one size, one at each address: the first bytes of `values` for the first address, and so on. Adds what could
-    /// not be read to `missing`, by number; its bytes are then left as they were or hold those that could be read.
+    /// Reads values of one size, one at each address: the first bytes of `values` for the first address, and so on, as many as both
+    /// have. Adds what could not be read to `missing`, in order; its bytes are then left as they were or hold those that could be read.
     ///
     /// What [`MemoryViewExt::read_values`](super::MemoryViewExt::read_values) is made of. Views whose bytes lie in this process have a
     /// quicker way than an operation for each value.

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 use super::{MemoryView, MissingValue, ViewMetadata, memory_view::read_as_operations};
 use crate::{
-    address::VirtAddr,
+    address::{PageSize, VirtAddr},
     error::{Reason, Result},
     memory::{
         DirectMap, Outcome, PhysRead, PhysWrite, PhysicalMemory, ViewRead, ViewWrite, finish_reads, finish_writes,
@@ -181,8 +181,21 @@ impl SpaceView {
     }
 }
 
-/// Reads what lies in one page, where tables and bytes lie in this process; false when it is not that simple.
+/// Reads what lies in one page of the smallest size, where tables and bytes lie in this process; false when it is not that simple.
 #[inline(always)]
+fn read_in_small_page(space: &AddressSpace, map: &DirectMap, op: &mut ViewRead<'_>) -> bool {
+    let rest = PageSize::KIB_4.bytes().saturating_sub(op.addr.page_offset(PageSize::KIB_4));
+    if op.buf.is_empty() || op.buf.len() as u64 > rest {
+        return false;
+    }
+    let Some(phys) = space.phys_plain(map, op.addr) else { return false };
+    let done = map.copy_at_hand(phys, op.buf) && map.lost_nothing();
+    op.outcome = if done { Outcome::Done } else { Outcome::NotAttempted };
+    done
+}
+
+/// The same for pages of any size, and any mode.
+#[inline(never)]
 fn read_in_page(space: &AddressSpace, map: &DirectMap, op: &mut ViewRead<'_>) -> bool {
     let len = op.buf.len() as u64;
     match space.translate_plain(map, op.addr) {
@@ -225,7 +238,7 @@ impl MemoryView for SpaceView {
     #[inline]
     fn read_batch(&self, ops: &mut [ViewRead<'_>]) -> Result<()> {
         if let ([op], Some(map)) = (&mut *ops, self.memory.direct_map())
-            && read_in_page(&self.space, map, op)
+            && (read_in_small_page(&self.space, map, op) || read_in_page(&self.space, map, op))
         {
             return Ok(());
         }
