@@ -9,7 +9,7 @@ use memflow_core::{
     VirtAddr,
     error::{Error, Reason},
     memory::{BufferMemory, RunMap, SourceConfig, TargetFacts},
-    paging::{AddressSpace, MapBudget, MappedRun, TranslateOp, Translation},
+    paging::{AddressSpace, MapBudget, MappedRun, MaybePhys, TranslateOp, Translation},
     testkit::{PagingMode, ScriptedMemory, oracle},
 };
 
@@ -42,6 +42,13 @@ fn walk(mode: PagingMode, root: u64, called: &ScriptedMemory<BufferMemory>, addr
         let expected = oracle::translate(memory, mode, space.root(), op.addr);
         assert_eq!(op.outcome, Some(expected), "{mode:?} batch, {}", op.addr);
         assert_eq!(space.translate(memory, op.addr), expected, "{mode:?} in place, {}", op.addr);
+    }
+    let addresses: Vec<VirtAddr> = ops.iter().map(|op| op.addr).collect();
+    let mut found = vec![MaybePhys::NONE; ops.len()];
+    space.translate_to(memory, &addresses, &mut found);
+    for (op, found) in ops.iter().zip(found) {
+        let expected = op.outcome.and_then(|outcome| outcome.ok().map(|page| page.phys));
+        assert_eq!(found.get(), expected, "{mode:?} short, {}", op.addr);
     }
     let (in_place, complete) = map(&space, memory);
     let (by_calls, complete_by_calls) = map(&space, called);

@@ -10,10 +10,10 @@ use std::{
 };
 
 use memflow_core::{
-    MemoryViewExt, PhysicalMemory, Reason, VirtAddr,
+    MemoryViewExt, PhysAddr, PhysicalMemory, Reason, VirtAddr,
     error::StopCause,
     memory::{BufferMemory, MapMode, MappedMemory, RunMap, SourceConfig, TargetFacts},
-    paging::{AddressSpace, TranslateOp, x86},
+    paging::{AddressSpace, MaybePhys, TranslateOp, x86},
     view::SpaceView,
 };
 
@@ -92,6 +92,21 @@ fn single_reads_and_walks_allocate_nothing() {
 }
 
 #[test]
+fn short_answers_and_values_allocate_nothing() {
+    let memory = Arc::new(BufferMemory::new(config(), bytes()).unwrap());
+    let view = SpaceView::new(memory.clone(), space());
+    let addresses: Vec<_> = (0..1000).map(|number| VirtAddr::new(number % 2 * 0x1000 + number % 500 * 8)).collect();
+    let (mut found, mut values) = (vec![MaybePhys::NONE; 1000], vec![0_u64; 1000]);
+    let (mut missing, mut complete) = (1, false);
+    let count = allocations(|| {
+        missing = view.space().translate_to(&*memory, &addresses, &mut found);
+        complete = view.read_values(&addresses, &mut values).is_ok_and(|read| read.is_complete());
+    });
+    assert_eq!((count, missing, complete), (0, 0, true));
+    assert!(found.iter().zip(&values).all(|(found, value)| found.get().map(|phys| phys.as_u64()) == Some(*value)));
+}
+
+#[test]
 fn table_lost_with_the_end_of_its_file_is_not_an_absent_entry() {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("shrinking-tables-{}", std::process::id()));
     fs::write(&path, bytes()).unwrap();
@@ -115,6 +130,12 @@ fn table_lost_with_the_end_of_its_file_is_not_an_absent_entry() {
         other => panic!("{other:?}"),
     });
     assert_eq!(stops, [(1, StopCause::TableUnreadable), (4, StopCause::NotPresent)]);
+    let mut found = [MaybePhys::new(PhysAddr::new(0)); 2];
+    assert_eq!(view.space().translate_to(&*memory, &ops.map(|op| op.addr), &mut found), 2);
+    assert_eq!(found, [MaybePhys::NONE; 2]);
+    assert_eq!(view.space().over(&*memory).phys(VirtAddr::new(0)), None);
+    let read = view.read_values(&[VirtAddr::new(0); 20], &mut [0_u64; 20]).unwrap();
+    assert_eq!(read.missing.len(), 20);
     let single = view.space().translate(&*memory, VirtAddr::new(0)).unwrap_err();
     assert!(matches!(single, Reason::NotMapped(stop) if stop.cause == StopCause::TableUnreadable));
     assert!(view.read::<u64>(VirtAddr::new(0)).unwrap_err().is_not_mapped());

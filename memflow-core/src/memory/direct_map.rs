@@ -84,6 +84,58 @@ pub enum LoadError {
     Truncated,
 }
 
+/// Values of one size in the part of a map that is at hand.
+#[derive(Clone, Copy)]
+pub(crate) struct Values<'a, const SIZE: usize> {
+    map: &'a DirectMap,
+    /// Where the part starts.
+    start: u64,
+    // INVARIANT: `SIZE` bytes of a region can be read from each place up to so far behind `ptr`.
+    last: u64,
+    ptr: *const u8,
+    frozen: bool,
+}
+
+impl<const SIZE: usize> Values<'_, SIZE> {
+    /// Copies the value at `addr` if it is at hand; false if not. What was copied is to be believed only if
+    /// [`lost_nothing`](DirectMap::lost_nothing) says so afterwards.
+    #[inline(always)]
+    pub(crate) fn copy(&self, addr: PhysAddr, value: &mut [u8; SIZE]) -> bool {
+        let inside = addr.as_u64().wrapping_sub(self.start);
+        if inside > self.last {
+            return false;
+        }
+        // A region lies in this process, so an offset into it fits.
+        let ptr = self.ptr.wrapping_add(inside as usize);
+        if self.frozen {
+            // SAFETY: readable (INVARIANT) for as long as the map is borrowed; frozen memory does not change (contract of `new`).
+            unsafe { live::load_frozen(ptr, value) };
+        } else {
+            // SAFETY: readable (INVARIANT) for as long as the map is borrowed; live memory is never referenced.
+            unsafe { live::load(ptr, value) };
+        }
+        true
+    }
+
+    /// As [`DirectMap::lost_nothing`].
+    #[inline(always)]
+    pub(crate) fn lost_nothing(&self) -> bool {
+        self.map.lost_nothing()
+    }
+}
+
+/// Whether bytes of a map were found missing.
+#[derive(Clone, Copy)]
+pub(crate) struct Losses<'a>(&'a AtomicU64);
+
+impl Losses<'_> {
+    /// As [`DirectMap::lost_nothing`].
+    #[inline(always)]
+    pub(crate) fn are_none(self) -> bool {
+        self.0.load(Ordering::Acquire) == u64::MAX
+    }
+}
+
 /// Regions of physical memory in this process, sorted by address.
 pub struct DirectMap {
     // INVARIANT: sorted, disjoint, not empty; each region is readable for as long as `backing` lives (contract of `new`).
@@ -293,6 +345,12 @@ impl DirectMap {
         self.lost_from().load(Ordering::Acquire) == u64::MAX
     }
 
+    /// What [`lost_nothing`](Self::lost_nothing) looks at, without the way there.
+    #[inline]
+    pub(crate) fn losses(&self) -> Losses<'_> {
+        Losses(self.lost_from())
+    }
+
     /// Checks after an access that the bytes up to `end` of the backing were really there.
     #[inline]
     fn intact(&self, end: u64) -> Result<(), LoadError> {
@@ -350,6 +408,12 @@ impl DirectMap {
         // SAFETY: the window says that a region holds the bytes; they are readable (INVARIANT), and unchanged where the map is frozen.
         unsafe { self.copy_out(ptr, buf) };
         true
+    }
+
+    /// The values that are at hand, if there is room for one.
+    pub(crate) fn values_at_hand<const SIZE: usize>(&self) -> Option<Values<'_, SIZE>> {
+        let (start, last, ptr) = self.window.places(SIZE)?;
+        Some(Values { map: self, start, last, ptr, frozen: self.liveness == Liveness::Frozen })
     }
 
     /// Asks the processor to fetch the line at `addr`.

@@ -42,7 +42,7 @@ pub use self::{
     validity::Validity,
 };
 pub(crate) use self::{
-    direct_map::Unconfirmed,
+    direct_map::{Losses, Unconfirmed, Values},
     lookaside::{Answer, Kind, Owner, Session},
     table_pages::{Bias, Entries, Entry, EntryPlace, TablePage, TablePages},
 };

@@ -60,6 +60,12 @@ impl Window {
         fits.then(|| self.ptr.wrapping_add(inside as usize))
     }
 
+    /// Physical address of the first byte, the last place from which on `size` bytes lie in the window, counted from there, and where the
+    /// first byte is; `None` when the window is shorter.
+    pub(super) fn places(&self, size: usize) -> Option<(u64, u64, *const u8)> {
+        Some((self.start, (self.pages << PAGE_SHIFT).checked_sub(size as u64)?, self.ptr))
+    }
+
     /// The pages, for as long as `map` is borrowed, whose window this is.
     #[inline(always)]
     pub(super) fn tables(self, map: &DirectMap) -> TablePages<'_> {

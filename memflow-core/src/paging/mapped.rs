@@ -8,17 +8,18 @@
 use std::ptr;
 
 use super::{
-    Translation, Walked,
+    MaybePhys, Translation, Walked,
     arch::{Architecture, EntrySize, x86},
     entry::{Halt, Node},
     walk::{TableSource, walk},
 };
 use crate::{
-    address::PhysAddr,
-    error::StopCause,
-    memory::{DirectMap, LoadError, TablePage, TablePages, Unconfirmed},
+    address::{PhysAddr, VirtAddr},
+    error::{Reason, StopCause},
+    memory::{DirectMap, LoadError, Losses, TablePage, TablePages, Unconfirmed},
 };
 
+mod batch;
 mod directories;
 mod each;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -26,7 +27,9 @@ mod lanes;
 mod plan;
 mod single;
 
-pub(crate) use self::each::{Asked, Refusable};
+pub(crate) use self::batch::Asked;
+use self::batch::{Batch, Pairs};
+use self::each::Rest;
 use self::plan::{FiveLevels, Found, FourLevels, Mode, Pae, TwoLevels, TwoLevelsNoPse};
 use self::single::{Anywhere, AtHand};
 
@@ -109,7 +112,7 @@ impl TableSource for Unconfirmed<'_> {
 /// The tables of a space of four or five levels, with the root at hand.
 #[derive(Clone, Copy)]
 pub(super) struct AtRoot<'a> {
-    map: &'a DirectMap,
+    losses: Losses<'a>,
     tables: TablePages<'a>,
     root: TablePage<'a>,
     five_levels: bool,
@@ -124,7 +127,7 @@ impl<'a> AtRoot<'a> {
             _ => return None,
         };
         let tables = map.tables();
-        Some(Self { map, tables, root: tables.page_at(root.as_u64())?, five_levels })
+        Some(Self { losses: map.losses(), tables, root: tables.page_at(root.as_u64())?, five_levels })
     }
 
     /// Translates one address, if every entry on its way is plain and every table at hand.
@@ -135,7 +138,18 @@ impl<'a> AtRoot<'a> {
         } else {
             single::translate_from::<FourLevels, AtHand>(self.tables, self.root, addr)
         };
-        if self.map.lost_nothing() { found } else { Found::NOTHING }
+        if self.losses.are_none() { found } else { Found::NOTHING }
+    }
+
+    /// The same for the physical address alone.
+    #[inline(always)]
+    pub(super) fn phys(&self, addr: u64) -> MaybePhys {
+        let found = if self.five_levels {
+            single::phys_from::<FiveLevels>(self.tables, self.root, addr)
+        } else {
+            single::phys_from::<FourLevels>(self.tables, self.root, addr)
+        };
+        if self.losses.are_none() { found } else { MaybePhys::NONE }
     }
 }
 
@@ -153,6 +167,13 @@ impl InPlace<'_> {
     #[cold]
     #[inline(never)]
     pub(super) fn translate(self, addr: u64) -> Result<Translation, Halt> {
+        // Most addresses of which there is something special lead nowhere.
+        let stop = specialised!(self.known, M => single::stop::<M>(self.map.tables(), self.root, addr), else None);
+        if let Some(halt) = stop
+            && self.map.lost_nothing()
+        {
+            return Err(halt);
+        }
         let found =
             specialised!(self.known, M => translate_anywhere::<M>(self.map, self.root, addr), else Found::NOTHING);
         if let Some(found) = found.get() {
@@ -167,46 +188,84 @@ impl InPlace<'_> {
 
     /// Translates everything that is asked for, in any order. Walks that stop at an entry of which `may_know` says that
     /// somebody may know more are added to `stopped`.
-    pub(super) fn translate_each<A: Refusable>(
+    pub(super) fn translate_each<A: Asked>(
         self,
         asked: &mut [A],
         may_know: impl Fn(&Halt) -> bool,
         stopped: &mut Vec<Walked>,
     ) {
-        let exactly = |op: usize, asked: &mut A, stopped: &mut Vec<Walked>| match self.translate(asked.addr()) {
-            Ok(found) => asked.answer(found),
-            Err(halt) => {
-                asked.refuse(halt.reason());
-                if may_know(&halt) {
-                    stopped.push(Walked { op, first: asked.addr(), last: asked.addr(), result: Err(halt) });
-                }
-            }
-        };
+        let mut exactly = |op: usize, addr: u64| self.translate_noting(op, addr, &may_know, stopped);
         specialised!(
             self.known,
-            M => each::translate::<M, A>(self.map.tables(), self.root, asked, &mut |op, asked| exactly(op, asked, stopped)),
-            else asked.iter_mut().enumerate().for_each(|(op, asked)| exactly(op, asked, stopped))
+            M => each::translate::<M, _>(self.map.tables(), self.root, &mut *asked, &mut exactly),
+            else each_exactly(&mut *asked, &mut exactly)
         );
         if !self.map.lost_nothing() {
             // The tables that were passed may be missing bytes: start over, with every load confirmed.
             stopped.clear();
-            asked.iter_mut().enumerate().for_each(|(op, asked)| exactly(op, asked, stopped));
+            each_exactly(asked, &mut |op, addr| self.translate_noting(op, addr, &may_know, stopped));
         }
     }
 
-    /// Translates everything that leads to a page; what does not is left as it is. To be believed only if the map lost nothing
+    /// Translates one address, and notes where it stopped if somebody may know more.
+    fn translate_noting(
+        self,
+        op: usize,
+        addr: u64,
+        may_know: &impl Fn(&Halt) -> bool,
+        stopped: &mut Vec<Walked>,
+    ) -> Result<Translation, Reason> {
+        self.translate(addr).map_err(|halt| {
+            if may_know(&halt) {
+                stopped.push(Walked { op, first: addr, last: addr, result: Err(halt) });
+            }
+            halt.reason()
+        })
+    }
+
+    /// Translates everything that leads to a page; what does not is refused. To be believed only if the map lost nothing
     /// afterwards.
     pub(super) fn translate_pages<A: Asked>(self, asked: &mut [A]) {
-        let mut exactly = |_: usize, asked: &mut A| {
-            if let Ok(found) = self.translate(asked.addr()) {
-                asked.answer(found);
-            }
+        let mut exactly = |_: usize, addr: u64| self.translate(addr).map_err(|halt| halt.reason());
+        specialised!(
+            self.known,
+            M => each::translate::<M, _>(self.map.tables(), self.root, asked, &mut exactly),
+            else each_exactly(asked, &mut exactly)
+        );
+    }
+
+    /// Translates addresses, as many as both slices have. Walks that stop at an entry of which `may_know` says that somebody may know
+    /// more are added to `stopped`. Returns how many lead nowhere, as far as is known here.
+    pub(super) fn translate_to(
+        self,
+        addresses: &[VirtAddr],
+        found: &mut [MaybePhys],
+        may_know: impl Fn(&Halt) -> bool,
+        stopped: &mut Vec<Walked>,
+    ) -> usize {
+        let mut missing = 0usize;
+        let mut exactly = |op: usize, addr: u64| {
+            let answer = self.translate_noting(op, addr, &may_know, stopped);
+            missing = missing.wrapping_add(usize::from(!is_told(&answer)));
+            answer
         };
         specialised!(
             self.known,
-            M => each::translate::<M, A>(self.map.tables(), self.root, asked, &mut exactly),
-            else asked.iter_mut().enumerate().for_each(|(op, asked)| exactly(op, asked))
+            M => each::translate::<M, _>(self.map.tables(), self.root, Pairs::new(addresses, found), &mut exactly),
+            else each_exactly(Pairs::new(addresses, found), &mut exactly)
         );
+        if self.map.lost_nothing() {
+            return missing;
+        }
+        // As in `translate_each`.
+        stopped.clear();
+        missing = 0;
+        each_exactly(Pairs::new(addresses, found), &mut |op, addr| {
+            let answer = self.translate_noting(op, addr, &may_know, stopped);
+            missing = missing.wrapping_add(usize::from(!is_told(&answer)));
+            answer
+        });
+        missing
     }
 
     /// Walks ranges `(op, first, last)` in order, one [`Walked`] per page or per entry that leads nowhere.
@@ -235,6 +294,19 @@ impl InPlace<'_> {
                 }
             }
         }
+    }
+}
+
+/// Whether eight bytes tell the answer.
+fn is_told(answer: &Result<Translation, Reason>) -> bool {
+    answer.is_ok_and(|found| MaybePhys::new(found.phys).get().is_some())
+}
+
+/// Gives every address the answer that `exactly` has for it.
+fn each_exactly<B: Batch>(asked: B, exactly: &mut Rest<'_>) {
+    for (index, mut asked) in asked.items().enumerate() {
+        let answer = exactly(index, asked.addr());
+        asked.take(answer);
     }
 }
 

@@ -3,6 +3,7 @@
 //! | what | where |
 //! |---|---|
 //! | one address, or a batch | [`AddressSpace::translate`], [`AddressSpace::translate_batch`] |
+//! | many, of which the physical address is all that counts | [`AddressSpace::translate_to`] |
 //! | everything that is mapped, as runs | [`AddressSpace::map`] |
 //! | what walks found before, kept beside memory that is slow to call | [`Lookaside`](crate::memory::Lookaside) |
 //! | who maps a physical address | [`AddressSpace::phys_to_virt`] |
@@ -26,6 +27,7 @@ mod batch;
 mod entry;
 mod map;
 mod mapped;
+mod maybe_phys;
 mod pieces;
 mod reverse;
 mod soft_fault;
@@ -39,6 +41,7 @@ pub(crate) mod tests;
 pub use self::{
     arch::{Architecture, BitTest, EntryFormat, EntrySize, Level, MovedBits, PageState, x86},
     map::{MapBudget, MapHole, MapSummary, MappedRun, PhysMappings},
+    maybe_phys::MaybePhys,
     reverse::{Mapping, ReverseMap, ReverseMapBuilder},
     soft_fault::{SoftFault, SoftFaultAnswer, SoftFaults},
     space::{AddressSpace, PageFlags, TranslateOp, Translation, Translator},

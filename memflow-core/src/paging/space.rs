@@ -12,7 +12,8 @@ use super::{
     arch::Architecture,
     batch,
     entry::{Halt, Next, Node},
-    mapped::{Asked, AtRoot, InPlace, Known, PlainWalk, Refusable},
+    mapped::{Asked, AtRoot, InPlace, Known, PlainWalk},
+    maybe_phys::MaybePhys,
     pieces::{self, Piece},
     soft_fault::{self, SoftFaults},
     tlb::{self, Start, Tlb, Trust},
@@ -83,9 +84,7 @@ impl Asked for TranslateOp {
     fn answer(&mut self, found: Translation) {
         self.outcome = Some(Ok(found));
     }
-}
 
-impl Refusable for TranslateOp {
     #[cold]
     fn refuse(&mut self, reason: Reason) {
         self.outcome = Some(Err(reason));
@@ -162,12 +161,36 @@ impl Translator<'_> {
         {
             return Ok(found);
         }
+        // By value: what nobody has a reference to stays in registers.
         self.translate_further(addr)
+    }
+
+    /// The physical address of one address, if it leads anywhere; [`translate`](Self::translate) says why not. Half the work of that.
+    #[inline(always)]
+    pub fn phys(&self, addr: VirtAddr) -> Option<PhysAddr> {
+        if let Some(at_root) = &self.at_root
+            && let Some(phys) = at_root.phys(addr.as_u64()).get()
+        {
+            return Some(phys);
+        }
+        // By value: what nobody has a reference to stays in registers.
+        self.phys_further(addr).get()
     }
 
     #[cold]
     #[inline(never)]
-    fn translate_further(&self, addr: VirtAddr) -> Result<Translation, Reason> {
+    fn phys_further(self, addr: VirtAddr) -> MaybePhys {
+        MaybePhys::from(self.space.translate(self.memory, addr).ok().map(|found| found.phys))
+    }
+
+    /// Translates many addresses, as [`AddressSpace::translate_to`] does.
+    pub fn translate_to(&self, addresses: &[VirtAddr], found: &mut [MaybePhys]) -> usize {
+        self.space.translate_to(self.memory, addresses, found)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn translate_further(self, addr: VirtAddr) -> Result<Translation, Reason> {
         self.space.translate(self.memory, addr)
     }
 }
@@ -234,7 +257,7 @@ impl AddressSpace {
     #[inline(always)]
     pub fn translate(&self, memory: &dyn PhysicalMemory, addr: VirtAddr) -> Result<Translation, Reason> {
         if let Some(map) = memory.direct_map()
-            && let Some(found) = (self.plain_walk)(map, self.root, addr.as_u64()).get()
+            && let Some(found) = self.translate_plain(map, addr)
         {
             return Ok(found);
         }
@@ -365,10 +388,103 @@ impl AddressSpace {
         });
     }
 
-    /// Translates, in place, everything that the tables map; leaves the rest as it is. To be believed only if the map lost nothing
+    /// Translates many addresses into the shortest answer that there is, eight bytes each: the quickest way where the physical address is
+    /// all that counts. Each address has its answer at its own index.
+    ///
+    /// Returns how many addresses have no answer: those that lead nowhere, and those behind the end of `found`. What `found` has
+    /// behind the last address says "none". Why an address leads nowhere, and what page and rights there are where it leads, says
+    /// [`translate`](Self::translate). Memory is called as by [`translate_batch`](Self::translate_batch).
+    ///
+    /// ```
+    /// # use memflow_core::{memory::*, paging::{x86, AddressSpace, MaybePhys}, address::*, error::StopCause, Reason};
+    /// # let mut bytes = vec![0; 0x6000];
+    /// # for (table, next) in [(0x1000, 0x2003_u64), (0x2000, 0x3003), (0x3000, 0x4003), (0x4000, 0x5001)] {
+    /// #     bytes[table..table + 8].copy_from_slice(&next.to_le_bytes());
+    /// # }
+    /// # let config = SourceConfig { name: "example".into(), runs: RunMap::flat(0x6000), facts: TargetFacts::default() };
+    /// # let memory = BufferMemory::new(config, bytes)?;
+    /// # let space = AddressSpace::new(&x86::X64, 0x1000);
+    /// // Words that may be pointers: which are?
+    /// let words = [0x123, 0xffff_8000_0000_0000, 0x1000, 0x456].map(VirtAddr::new);
+    /// let mut found = [MaybePhys::NONE; 4];
+    /// let missing = space.translate_to(&memory, &words, &mut found);
+    ///
+    /// assert_eq!(missing, 2);
+    /// assert_eq!(found.map(|found| found.get().is_some()), [true, false, false, true]);
+    /// assert_eq!(found[3].get(), Some(PhysAddr::new(0x5456)));
+    /// let Err(Reason::NotMapped(stop)) = space.translate(&memory, words[2]) else { panic!() };
+    /// assert_eq!((stop.level, stop.cause), (1, StopCause::NotPresent));
+    /// # Ok::<(), memflow_core::Error>(())
+    /// ```
+    pub fn translate_to(&self, memory: &dyn PhysicalMemory, addresses: &[VirtAddr], found: &mut [MaybePhys]) -> usize {
+        if let ([addr], [found]) = (addresses, &mut *found) {
+            *found = MaybePhys::from(self.over(memory).phys(*addr));
+            return usize::from(found.get().is_none());
+        }
+        let count = addresses.len().min(found.len());
+        let ((asked, behind), (found, none)) = (addresses.split_at(count), found.split_at_mut(count));
+        none.fill(MaybePhys::NONE);
+        let mut stopped = Vec::new();
+        let may_know = |halt: &Halt| self.resolver_for(halt).is_some();
+        let mut missing = match memory.direct_map() {
+            Some(map) => self.in_place(map).translate_to(asked, found, may_know, &mut stopped),
+            None => self.translate_called_to(memory, asked, found, &mut stopped),
+        };
+        self.settle(memory, &stopped, |walked| {
+            if let (Ok(page), Some(place)) = (walked.result, found.get_mut(walked.op)) {
+                *place = MaybePhys::new(page.phys);
+                missing = missing.wrapping_sub(usize::from(place.get().is_some()));
+            }
+        });
+        missing.wrapping_add(behind.len())
+    }
+
+    /// The same through calls; adds walks that stopped where somebody may know more to `stopped`.
+    fn translate_called_to(
+        &self,
+        memory: &dyn PhysicalMemory,
+        addresses: &[VirtAddr],
+        found: &mut [MaybePhys],
+        stopped: &mut Vec<Walked>,
+    ) -> usize {
+        found.fill(MaybePhys::NONE);
+        let mut missing = addresses.len();
+        let ranges: Vec<_> =
+            addresses.iter().enumerate().map(|(op, addr)| (op, addr.as_u64(), addr.as_u64())).collect();
+        batch::walk_ranges(self.arch, self.root, memory, Trust::Kept, ranges.into_iter(), |walked| {
+            match (&walked.result, found.get_mut(walked.op)) {
+                (Ok(page), Some(place)) => {
+                    *place = MaybePhys::new(page.phys);
+                    missing = missing.wrapping_sub(usize::from(place.get().is_some()));
+                }
+                (Err(halt), _) if self.resolver_for(halt).is_some() => stopped.push(walked),
+                _ => {}
+            }
+        });
+        missing
+    }
+
+    /// Translates, in place, everything that the tables map; refuses the rest as it is. To be believed only if the map lost nothing
     /// afterwards.
     pub(crate) fn translate_pages<A: Asked>(&self, map: &DirectMap, asked: &mut [A]) {
         self.in_place(map).translate_pages(asked);
+    }
+
+    /// The same for addresses in one slice and answers, as many, in another; what the tables do not map says "none".
+    pub(crate) fn translate_pages_to(&self, map: &DirectMap, addresses: &[VirtAddr], found: &mut [MaybePhys]) {
+        self.in_place(map).translate_to(addresses, found, |_| false, &mut Vec::new());
+    }
+
+    /// The physical address of one address, if every entry on its way is plain and every table at hand. Becomes part of its caller.
+    #[inline(always)]
+    pub(crate) fn phys_plain(&self, map: &DirectMap, addr: VirtAddr) -> Option<PhysAddr> {
+        AtRoot::new(self.known, self.root, map)?.phys(addr.as_u64()).get()
+    }
+
+    /// Translates one address, if every entry on its way is plain and every table at hand.
+    #[inline(always)]
+    pub(crate) fn translate_plain(&self, map: &DirectMap, addr: VirtAddr) -> Option<Translation> {
+        (self.plain_walk)(map, self.root, addr.as_u64()).get()
     }
 
     /// Walks all ranges `(op, first, last)` and calls `each` for every part of them: a page, or what an entry that leads nowhere

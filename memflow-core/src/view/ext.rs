@@ -5,7 +5,7 @@
 
 use dataview::Pod;
 
-use super::MemoryView;
+use super::{MemoryView, MissingValue};
 use crate::{
     address::{PageSize, VirtAddr, VirtRange},
     error::{Error, Reason, Result},
@@ -44,6 +44,21 @@ impl PartialRead {
     }
 }
 
+/// What [`MemoryViewExt::read_values`] could not read.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[must_use = "values that are missing were not read"]
+pub struct ValuesRead {
+    /// What is missing, in order.
+    pub missing: Vec<MissingValue>,
+}
+
+impl ValuesRead {
+    /// True when every value arrived.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+}
+
 /// Conveniences over [`MemoryView`].
 pub trait MemoryViewExt: MemoryView {
     /// Reads a value.
@@ -54,6 +69,43 @@ pub trait MemoryViewExt: MemoryView {
         let mut value = dataview::zeroed::<T>();
         self.read_batch(&mut [ViewRead::new(addr, dataview::bytes_mut(&mut value))])?;
         Ok(value)
+    }
+
+    /// Reads a value at each address, as many as there are places: the quickest way to many values in many places, such as what a list
+    /// of pointers points to. Values that could not be read are told in the result, and are not to be used: they are left as they
+    /// were, but for bytes that could be read.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use memflow_core::{memory::*, view::PhysicalView, *};
+    /// # let config = SourceConfig { name: "example".into(), runs: RunMap::flat(0x2000), facts: TargetFacts::default() };
+    /// # let mut bytes = vec![0; 0x2000];
+    /// # bytes[0x10] = 7;
+    /// # bytes[0x1000] = 9;
+    /// # let view = PhysicalView::new(Arc::new(BufferMemory::new(config, bytes)?));
+    /// let addresses = [0x10, 0x7000, 0x1000].map(VirtAddr::new);
+    /// let mut values = [0_u32; 3];
+    /// let read = view.read_values(&addresses, &mut values)?;
+    /// assert_eq!((values[0], values[2]), (7, 9));
+    /// assert_eq!(read.missing.iter().map(|missing| missing.index).collect::<Vec<_>>(), [1]);
+    /// assert!(matches!(read.missing[0].reason, Reason::NotInImage { .. }));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless there are as many places as addresses; [`Error::Unanswered`] when the view left a read without an
+    /// outcome. What cannot be read is in the result.
+    fn read_values<T: Pod>(&self, addresses: &[VirtAddr], values: &mut [T]) -> Result<ValuesRead> {
+        if addresses.len() != values.len() {
+            return Err(Error::Argument {
+                what: "places for values".into(),
+                expected: format!("{}, one for each address", addresses.len()).into(),
+                found: values.len().to_string(),
+            });
+        }
+        let mut missing = Vec::new();
+        self.read_sized(addresses, size_of::<T>(), dataview::bytes_mut(values), &mut missing)?;
+        Ok(ValuesRead { missing })
     }
 
     /// Fills `buf` from `addr`.

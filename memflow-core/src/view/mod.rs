@@ -8,8 +8,8 @@ mod physical_view;
 mod space_view;
 
 pub use self::{
-    ext::{Gap, MemoryViewExt, PartialRead},
-    memory_view::{MemoryView, ViewMetadata},
+    ext::{Gap, MemoryViewExt, PartialRead, ValuesRead},
+    memory_view::{MemoryView, MissingValue, ViewMetadata},
     physical_view::PhysicalView,
     space_view::SpaceView,
 };

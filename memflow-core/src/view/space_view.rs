@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{MemoryView, ViewMetadata};
+use super::{MemoryView, MissingValue, ViewMetadata, memory_view::read_as_operations};
 use crate::{
-    address::VirtAddr,
+    address::{PageSize, VirtAddr},
     error::{Reason, Result},
     memory::{
         DirectMap, Outcome, PhysRead, PhysWrite, PhysicalMemory, ViewRead, ViewWrite, finish_reads, finish_writes,
@@ -107,6 +107,38 @@ impl SpaceView {
         }
     }
 
+    /// Reads whatever is special about a batch.
+    #[inline(never)]
+    fn read_many(&self, ops: &mut [ViewRead<'_>]) -> Result<()> {
+        let mut ranges = Ranges::new();
+        let called = match self.memory.direct_map() {
+            Some(map) => {
+                let complete = at_hand::read(&self.space, map, ops, |index, op| {
+                    let (range, outcome) = self.start(index, op.addr, op.buf.len());
+                    op.outcome = outcome;
+                    ranges.extend(range);
+                });
+                if complete {
+                    return Ok(());
+                }
+                self.read_in_place(map, ops, &ranges);
+                Ok(())
+            }
+            None => {
+                for (index, op) in ops.iter_mut().enumerate() {
+                    let (range, outcome) = self.start(index, op.addr, op.buf.len());
+                    op.outcome = outcome;
+                    ranges.extend(range);
+                }
+                self.read_called(ops, &ranges)
+            }
+        };
+        if ops.iter().all(|op| op.outcome.is_done()) {
+            return called;
+        }
+        finish_reads(&self.memory.metadata().name, ops)
+    }
+
     /// Reads through calls.
     ///
     /// # Errors
@@ -149,16 +181,28 @@ impl SpaceView {
     }
 }
 
-/// Reads what lies in one page, where tables and bytes lie in this process; false when it is not that simple.
-#[inline]
-fn read_in_page(space: &AddressSpace, memory: &dyn PhysicalMemory, map: &DirectMap, op: &mut ViewRead<'_>) -> bool {
+/// Reads what lies in one page of the smallest size, where tables and bytes lie in this process; false when it is not that simple.
+#[inline(always)]
+fn read_in_small_page(space: &AddressSpace, map: &DirectMap, op: &mut ViewRead<'_>) -> bool {
+    let rest = PageSize::KIB_4.bytes().saturating_sub(op.addr.page_offset(PageSize::KIB_4));
+    if op.buf.is_empty() || op.buf.len() as u64 > rest {
+        return false;
+    }
+    let Some(phys) = space.phys_plain(map, op.addr) else { return false };
+    let done = map.copy_at_hand(phys, op.buf) && map.lost_nothing();
+    op.outcome = if done { Outcome::Done } else { Outcome::NotAttempted };
+    done
+}
+
+/// The same for pages of any size, and any mode.
+#[inline(never)]
+fn read_in_page(space: &AddressSpace, map: &DirectMap, op: &mut ViewRead<'_>) -> bool {
     let len = op.buf.len() as u64;
-    match space.translate(memory, op.addr) {
-        Ok(found) if len != 0 && found.page.bytes().saturating_sub(op.addr.page_offset(found.page)) >= len => {
-            let mut read = PhysRead::new(found.phys, &mut *op.buf);
-            map.read(&mut read);
-            op.outcome = read.outcome;
-            true
+    match space.translate_plain(map, op.addr) {
+        Some(found) if len != 0 && found.page.bytes().saturating_sub(op.addr.page_offset(found.page)) >= len => {
+            let done = map.copy_at_hand(found.phys, op.buf) && map.lost_nothing();
+            op.outcome = if done { Outcome::Done } else { Outcome::NotAttempted };
+            done
         }
         _ => false,
     }
@@ -191,40 +235,35 @@ fn length(bytes: u64, max: usize) -> usize {
 }
 
 impl MemoryView for SpaceView {
+    #[inline]
     fn read_batch(&self, ops: &mut [ViewRead<'_>]) -> Result<()> {
         if let ([op], Some(map)) = (&mut *ops, self.memory.direct_map())
-            && read_in_page(&self.space, &*self.memory, map, op)
-            && op.outcome.is_done()
+            && (read_in_small_page(&self.space, map, op) || read_in_page(&self.space, map, op))
         {
             return Ok(());
         }
-        let mut ranges = Ranges::new();
-        let called = match self.memory.direct_map() {
-            Some(map) => {
-                let complete = at_hand::read(&self.space, map, ops, |index, op| {
-                    let (range, outcome) = self.start(index, op.addr, op.buf.len());
-                    op.outcome = outcome;
-                    ranges.extend(range);
-                });
-                if complete {
-                    return Ok(());
-                }
-                self.read_in_place(map, ops, &ranges);
-                Ok(())
-            }
-            None => {
-                for (index, op) in ops.iter_mut().enumerate() {
-                    let (range, outcome) = self.start(index, op.addr, op.buf.len());
-                    op.outcome = outcome;
-                    ranges.extend(range);
-                }
-                self.read_called(ops, &ranges)
-            }
+        self.read_many(ops)
+    }
+
+    fn read_sized(
+        &self,
+        addresses: &[VirtAddr],
+        size: usize,
+        values: &mut [u8],
+        missing: &mut Vec<MissingValue>,
+    ) -> Result<()> {
+        let others = match (self.memory.direct_map(), size) {
+            (Some(map), 8) => at_hand::read_values::<8>(&self.space, map, addresses, values.as_chunks_mut().0),
+            (Some(map), 4) => at_hand::read_values::<4>(&self.space, map, addresses, values.as_chunks_mut().0),
+            _ => (0..addresses.len()).collect(),
         };
-        if ops.iter().all(|op| op.outcome.is_done()) {
-            return called;
+        if others.is_empty() {
+            return Ok(());
         }
-        finish_reads(&self.memory.metadata().name, ops)
+        let mut next = others.into_iter().peekable();
+        let all = addresses.iter().copied().enumerate().zip(values.chunks_exact_mut(size.max(1)));
+        let rest = all.filter(|((index, _), _)| next.next_if_eq(index).is_some());
+        read_as_operations(self, rest, missing)
     }
 
     fn write_batch(&self, ops: &mut [ViewWrite<'_>]) -> Result<()> {

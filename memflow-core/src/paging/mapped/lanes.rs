@@ -12,17 +12,22 @@
 )]
 
 use super::{
-    Asked,
+    batch::Asked,
+    directories::FromRoot,
+    each::Rest,
     plan::{ADDRESS, Found, Mode, NO_EXECUTE, PAGE, RESERVED, STATE, USER, WRITABLE},
 };
 use crate::{
-    address::PhysAddr,
-    memory::{HasLanes, Lanes, Mask, TableLanes, TablePages},
-    paging::PageFlags,
+    address::{PhysAddr, VirtAddr},
+    memory::{HasLanes, Lanes, Mask, TableLanes},
+    paging::{MaybePhys, PageFlags},
 };
 
 /// Registers of a group: as many walks as hide the time that one step takes to the next. Two took 1.3 times as long, eight as long.
 const GROUP: usize = 4;
+
+/// What is written where nothing is known yet.
+const NONE: u64 = MaybePhys::NONE.bits();
 
 // Where `walk` puts it.
 const _: () = assert!(PageFlags::NO_EXECUTE.bits() == 1);
@@ -36,29 +41,37 @@ struct FoundLanes {
     bad: Mask,
 }
 
-/// Translates all of `asked` whose entries are plain, and calls `rest` for the others. False when nothing was done.
+/// Translates all of `asked`, those whose entries are not plain by `rest`. False when nothing was done.
 #[inline(always)]
 pub(super) fn translate<M: Mode, A: Asked>(
     _proof: HasLanes,
-    tables: TablePages<'_>,
-    root: PhysAddr,
+    from_root: FromRoot<'_>,
     asked: &mut [A],
-    rest: &mut dyn FnMut(usize, &mut A),
+    rest: &mut Rest<'_>,
 ) -> bool {
     // SAFETY: the proof says that the processor has AVX2.
-    unsafe { translate_groups::<M, A>(tables, root, asked, rest) }
+    unsafe { translate_groups::<M, A>(from_root, asked, rest) }
+}
+
+/// The same with the addresses in one place and the answers in another, as many there as here: what is left of a walk are two
+/// accesses to memory for four addresses.
+#[inline(always)]
+pub(super) fn translate_to<M: Mode>(
+    _proof: HasLanes,
+    from_root: FromRoot<'_>,
+    addresses: &[VirtAddr],
+    found: &mut [MaybePhys],
+    rest: &mut Rest<'_>,
+) -> bool {
+    // SAFETY: the proof says that the processor has AVX2.
+    unsafe { translate_groups_to::<M>(from_root, addresses, found, rest) }
 }
 
 #[target_feature(enable = "avx2")]
 #[inline(never)]
-fn translate_groups<M: Mode, A: Asked>(
-    tables: TablePages<'_>,
-    root: PhysAddr,
-    asked: &mut [A],
-    rest: &mut dyn FnMut(usize, &mut A),
-) -> bool {
-    let Some(tables) = TableLanes::new(tables) else { return false };
-    let root = Lanes::all(root.as_u64());
+fn translate_groups<M: Mode, A: Asked>(from_root: FromRoot<'_>, asked: &mut [A], rest: &mut Rest<'_>) -> bool {
+    let Some(tables) = TableLanes::new(from_root.tables) else { return false };
+    let root = Lanes::all(from_root.root.as_u64());
     let (groups, last) = asked.as_chunks_mut::<{ GROUP * Lanes::COUNT }>();
     let mut first = 0usize;
     for group in groups {
@@ -66,12 +79,8 @@ fn translate_groups<M: Mode, A: Asked>(
         for (addresses, asked) in addresses.iter_mut().zip(group.as_chunks::<{ Lanes::COUNT }>().0) {
             *addresses = of_asked(asked);
         }
-        let found = walk::<M, GROUP>(&tables, root, addresses);
-        let mut bad = Mask::nowhere();
-        for found in &found {
-            bad = bad.or(found.bad);
-        }
-        if bad.bits() == 0 {
+        let found = walk::<M, A, GROUP>(&tables, root, addresses);
+        if bad_lanes(&found).bits() == 0 {
             for (found, asked) in found.iter().zip(group.as_chunks_mut::<{ Lanes::COUNT }>().0) {
                 let (phys, kind) = (found.phys.get(), found.rest.get());
                 for ((asked, phys), rest) in asked.iter_mut().zip(phys).zip(kind) {
@@ -92,11 +101,80 @@ fn translate_groups<M: Mode, A: Asked>(
         for (number, asked) in numbers.iter_mut().zip(&*asked) {
             *number = asked.addr();
         }
-        let [found] = walk::<M, 1>(&tables, root, [Lanes::new(numbers)]);
+        let [found] = walk::<M, A, 1>(&tables, root, [Lanes::new(numbers)]);
         answer_some(&found, asked, first, rest);
         first = first.wrapping_add(Lanes::COUNT);
     }
     true
+}
+
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+fn translate_groups_to<M: Mode>(
+    from_root: FromRoot<'_>,
+    addresses: &[VirtAddr],
+    found: &mut [MaybePhys],
+    rest: &mut Rest<'_>,
+) -> bool {
+    let Some(tables) = TableLanes::new(from_root.tables) else { return false };
+    let root = Lanes::all(from_root.root.as_u64());
+    let (groups, last) = addresses.as_chunks::<{ GROUP * Lanes::COUNT }>();
+    let (places, last_places) = found.as_chunks_mut::<{ GROUP * Lanes::COUNT }>();
+    let mut first = 0usize;
+    for (group, places) in groups.iter().zip(places) {
+        let mut numbers = [Lanes::all(0); GROUP];
+        for (numbers, four) in numbers.iter_mut().zip(group.as_chunks::<{ Lanes::COUNT }>().0) {
+            *numbers = Lanes::new(four.map(VirtAddr::as_u64));
+        }
+        let walked = walk::<M, MaybePhys, GROUP>(&tables, root, numbers);
+        for (walked, four) in walked.iter().zip(places.as_chunks_mut::<{ Lanes::COUNT }>().0) {
+            let phys = walked.phys.or_where(walked.bad, Lanes::all(NONE));
+            *four = phys.get().map(|phys| MaybePhys::new(PhysAddr::new(phys)));
+        }
+        if bad_lanes(&walked).bits() != 0 {
+            let bad = walked.map(|walked| walked.bad.bits());
+            let bits = bad.iter().rev().fold(0, |bits, bad| bits << Lanes::COUNT | bad);
+            answer_bad(bits, group, places, first, rest);
+        }
+        first = first.wrapping_add(GROUP * Lanes::COUNT);
+    }
+    for (four, places) in last.chunks(Lanes::COUNT).zip(last_places.chunks_mut(Lanes::COUNT)) {
+        let mut numbers = [0; Lanes::COUNT];
+        for (number, addr) in numbers.iter_mut().zip(four) {
+            *number = addr.as_u64();
+        }
+        let [walked] = walk::<M, MaybePhys, 1>(&tables, root, [Lanes::new(numbers)]);
+        let phys = walked.phys.or_where(walked.bad, Lanes::all(NONE));
+        for (place, phys) in places.iter_mut().zip(phys.get()) {
+            *place = MaybePhys::new(PhysAddr::new(phys));
+        }
+        answer_bad(walked.bad.bits(), four, places, first, rest);
+        first = first.wrapping_add(Lanes::COUNT);
+    }
+    true
+}
+
+/// Answers those whose bit is set, the first lowest.
+#[inline(never)]
+fn answer_bad(mut bits: u32, addresses: &[VirtAddr], places: &mut [MaybePhys], first: usize, rest: &mut Rest<'_>) {
+    for (lane, (addr, place)) in addresses.iter().zip(places).enumerate() {
+        if bits & 1 != 0 {
+            let answer = rest(first.wrapping_add(lane), addr.as_u64());
+            *place = MaybePhys::from(answer.ok().map(|found| found.phys));
+        }
+        bits >>= 1;
+    }
+}
+
+/// Where any of a group leads nowhere, or not plainly.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn bad_lanes(found: &[FoundLanes; GROUP]) -> Mask {
+    let mut bad = Mask::nowhere();
+    for found in found {
+        bad = bad.or(found.bad);
+    }
+    bad
 }
 
 #[target_feature(enable = "avx2")]
@@ -106,24 +184,25 @@ fn of_asked<A: Asked>(asked: &[A; Lanes::COUNT]) -> Lanes {
     Lanes::new([a.addr(), b.addr(), c.addr(), d.addr()])
 }
 
-/// Answers where there is an answer.
+/// Answers each, by `rest` where it has no plain answer.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn answer_some<A: Asked>(found: &FoundLanes, asked: &mut [A], first: usize, rest: &mut dyn FnMut(usize, &mut A)) {
+fn answer_some<A: Asked>(found: &FoundLanes, asked: &mut [A], first: usize, rest: &mut Rest<'_>) {
     let (bad, phys, kind) = (found.bad.bits(), found.phys.get(), found.rest.get());
     for (lane, ((asked, phys), kind)) in asked.iter_mut().zip(phys).zip(kind).enumerate() {
         if bad.wrapping_shr(u32::try_from(lane).unwrap_or(0)) & 1 == 0 {
             asked.answer(Found::new(phys, kind).known());
         } else {
-            rest(first.wrapping_add(lane), asked);
+            asked.take(rest(first.wrapping_add(lane), asked.addr()));
         }
     }
 }
 
-/// Walks `N` times four addresses.
+/// Walks `N` times four addresses. `For` is whom for: each has a copy of his own, which becomes part of his loop, and what he does not
+/// use is not worked out.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn walk<M: Mode, const N: usize>(tables: &TableLanes<'_>, root: Lanes, addresses: [Lanes; N]) -> [FoundLanes; N] {
+fn walk<M: Mode, For, const N: usize>(tables: &TableLanes<'_>, root: Lanes, addresses: [Lanes; N]) -> [FoundLanes; N] {
     let const_of = Lanes::all;
     let (none, zero) = (Mask::nowhere(), Lanes::all(0));
     let mut entry = [zero; N];

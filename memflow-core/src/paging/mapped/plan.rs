@@ -12,7 +12,7 @@
 )]
 
 use super::super::{
-    PageFlags, Translation,
+    MaybePhys, PageFlags, Translation,
     arch::{Architecture, BitTest, EntryFormat, EntrySize, Level, x86},
 };
 use crate::{
@@ -122,9 +122,12 @@ pub(super) struct Page {
 #[derive(Clone, Copy)]
 pub(in crate::paging) struct Found {
     phys: u64,
-    /// Flags, binary logarithm of the page's size, level: 16, 8 and 8 bits. Zero where there is no translation.
+    /// Flags, binary logarithm of the page's size, level, [`KNOWN`]: 16, 8, 8 and one bit. Zero where there is no translation.
     rest: u64,
 }
+
+/// Set in each that is a translation: so the compiler sees that one is, and leaves out the flags where nobody reads them.
+const KNOWN: u64 = 1 << 32;
 
 impl Found {
     /// No translation.
@@ -159,6 +162,7 @@ impl Found {
 #[derive(Clone, Copy)]
 pub(super) struct Rights(u64);
 
+pub(super) const PRESENT: u64 = 1;
 pub(super) const WRITABLE: u64 = 1 << 1;
 pub(super) const USER: u64 = 1 << 2;
 pub(super) const NO_EXECUTE: u64 = 1 << 63;
@@ -199,6 +203,13 @@ impl Rights {
         Self(self.0 & std::hint::select_unpredictable(skip, u64::MAX, below))
     }
 
+    /// As flags, for an entry that maps nothing.
+    pub(super) fn above(self) -> PageFlags {
+        let Self(rights) = self;
+        let given = ((rights ^ NO_EXECUTE) & (WRITABLE | USER | NO_EXECUTE)).rotate_left(1);
+        PageFlags::from_bits_truncate(given as u16)
+    }
+
     /// The flags of a page.
     #[inline(always)]
     fn flags(self, entry: u64) -> u64 {
@@ -231,7 +242,7 @@ impl Page {
         if has_moved_bits(M::ARCH) {
             phys |= (entry & self.moved) << self.left;
         }
-        Found { phys, rest: self.kind | rights.flags(entry) }
+        Found { phys, rest: KNOWN | self.kind | rights.flags(entry) }
     }
 }
 
@@ -244,7 +255,19 @@ impl Page {
             return Found::NOTHING;
         }
         let phys = entry & self.address | addr & self.inside;
-        Found { phys, rest: self.kind | rights.flags(entry) }
+        Found { phys, rest: KNOWN | self.kind | rights.flags(entry) }
+    }
+}
+
+impl Page {
+    /// Where `addr` leads if `entry` maps such a page, and `every`, what all entries on the way have in common, has the bit of presence.
+    #[inline(always)]
+    pub(super) fn phys(&self, entry: u64, every: u64, addr: u64) -> MaybePhys {
+        // The lowest level has no reserved bits, and its pages no bit of their own: nothing is left of the second comparison there.
+        if every & PRESENT == 0 || entry & self.mask & !(PRESENT | PAGE) != 0 {
+            return MaybePhys::NONE;
+        }
+        MaybePhys::new(PhysAddr::new(entry & self.address | addr & self.inside))
     }
 }
 

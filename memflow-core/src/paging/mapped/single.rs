@@ -1,13 +1,15 @@
 //! One walk from the root, in place.
 //!
-//! Owns: the walk of a mode whose data are constants. Must not know: batches, why a walk ends without a page.
+//! Owns: the walk of a mode whose data are constants. Must not know: batches.
 //! Keeps: one load per level and one comparison per table; whatever is not plain (an entry that is refused, a table outside of the
 //! direct map) has no answer here, and is left to `walk`.
 
-use super::plan::{ADDRESS, Found, Mode, PAGE, Rights};
+use super::plan::{ADDRESS, Found, Mode, PAGE, PRESENT, Rights};
 use crate::{
     address::{PageSize, PhysAddr},
+    error::{Stop, StopCause},
     memory::{Bias, TablePage, TablePages},
+    paging::{MaybePhys, entry::Halt},
 };
 
 /// Tables that are looked for, from the quickest to find to the rest.
@@ -118,4 +120,76 @@ pub(super) fn translate_from<'a, M: Mode, R: Reach>(tables: TablePages<'a>, root
     step!(0 1 2 3);
     let entry = page.load::<M::Entry>(M::LOWEST.offset(addr));
     M::BASE_PAGE.translate_below::<M>(entry, rights, addr)
+}
+
+/// As [`translate_from`], for the physical address alone.
+#[inline(always)]
+pub(super) fn phys_from<M: Mode>(tables: TablePages<'_>, root: TablePage<'_>, addr: u64) -> MaybePhys {
+    if !M::ARCH.is_canonical(addr) {
+        return MaybePhys::NONE;
+    }
+    let mut page = root;
+    // The lowest bit stays as long as every entry is present.
+    let mut every = PRESENT;
+    macro_rules! step {
+        ($($depth:literal)*) => {$(
+            if $depth < M::ABOVE_LOWEST {
+                let step = const { &M::STEPS[$depth] };
+                let entry = page.load::<M::Entry>(step.offset(addr));
+                if entry & PAGE != 0 {
+                    if step.page_bit == 0 {
+                        return MaybePhys::NONE;
+                    }
+                    return step.page.phys(entry, entry & every, addr);
+                }
+                page = match tables.page_at(entry & ADDRESS) {
+                    Some(page) => page,
+                    None => return MaybePhys::NONE,
+                };
+                every &= entry;
+            }
+        )*};
+    }
+    step!(0 1 2 3);
+    let entry = page.load::<M::Entry>(M::LOWEST.offset(addr));
+    M::BASE_PAGE.phys(entry, entry & every, addr)
+}
+
+/// Where the walk of an address stops for a reason that is plain itself: the mode does not translate it, or an entry is not present, and
+/// all tables up to there are at hand. Only for modes whose bits of presence and of pages [`translate_from`] knows.
+#[inline(never)]
+pub(super) fn stop<M: Mode>(tables: TablePages<'_>, root: PhysAddr, addr: u64) -> Option<Halt> {
+    if const { !M::HAS_LANES } {
+        return None;
+    }
+    if !M::ARCH.is_canonical(addr) {
+        return Some(Halt::not_canonical(root));
+    }
+    let mut table = root.as_u64();
+    let mut rights = Rights::ALL;
+    macro_rules! step {
+        ($($depth:literal)*) => {$(
+            if $depth < M::ABOVE_LOWEST {
+                let step = const { &M::STEPS[$depth] };
+                let entry = tables.page_at(table)?.load::<M::Entry>(step.offset(addr));
+                if entry & PRESENT == 0 {
+                    return Some(absent(M::ARCH.level_number($depth), table, entry, rights));
+                }
+                if entry & PAGE != 0 {
+                    return None;
+                }
+                table = entry & ADDRESS;
+                rights = rights.below(entry, step);
+            }
+        )*};
+    }
+    step!(0 1 2 3);
+    let entry = tables.page_at(table)?.load::<M::Entry>(M::LOWEST.offset(addr));
+    (entry & PRESENT == 0).then(|| absent(1, table, entry, rights))
+}
+
+/// A walk that ends at an entry that is not present.
+fn absent(level: u8, table: u64, entry: u64, rights: Rights) -> Halt {
+    let stop = Stop { level, table: PhysAddr::new(table), entry, cause: StopCause::NotPresent };
+    Halt { stop, rights: rights.above() }
 }

@@ -8,7 +8,8 @@ use super::plan::{called, plan, shuffle};
 use crate::{
     address::{PhysAddr, VirtAddr},
     error::{Error, Reason, StopCause},
-    paging::{MapBudget, MappedRun, TranslateOp, Translation},
+    memory::PhysicalMemory,
+    paging::{AddressSpace, Architecture, MapBudget, MappedRun, MaybePhys, TranslateOp, Translation},
     testkit::{Machine, oracle},
 };
 
@@ -86,6 +87,81 @@ macro_rules! every_path {
 every_path!(mapped_single, mapped_translator, called_single, mapped_batch, called_batch);
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 every_path!(mapped_batch_without_lanes);
+
+type ShortAnswers = Vec<Option<PhysAddr>>;
+
+fn short(space: &AddressSpace, memory: &dyn PhysicalMemory, addresses: &[VirtAddr]) -> ShortAnswers {
+    // Whatever was there before is gone afterwards.
+    let mut found = vec![MaybePhys::new(PhysAddr::new(0x1234)); addresses.len()];
+    let missing = space.translate_to(memory, addresses, &mut found);
+    assert_eq!(missing, found.iter().filter(|found| found.get().is_none()).count());
+    found.iter().map(|found| found.get()).collect()
+}
+
+fn short_mapped(machine: &Machine, addresses: &[VirtAddr]) -> ShortAnswers {
+    short(&machine.space, &*machine.memory, addresses)
+}
+
+fn short_one_by_one(machine: &Machine, addresses: &[VirtAddr]) -> ShortAnswers {
+    addresses.iter().flat_map(|addr| short(&machine.space, &*machine.memory, &[*addr])).collect()
+}
+
+fn short_translator(machine: &Machine, addresses: &[VirtAddr]) -> ShortAnswers {
+    let translator = machine.space.over(&*machine.memory);
+    addresses.iter().map(|addr| translator.phys(*addr)).collect()
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+fn short_without_lanes(machine: &Machine, addresses: &[VirtAddr]) -> ShortAnswers {
+    crate::memory::REFUSED.set(true);
+    let answers = short_mapped(machine, addresses);
+    crate::memory::REFUSED.set(false);
+    answers
+}
+
+fn short_called(machine: &Machine, addresses: &[VirtAddr]) -> ShortAnswers {
+    let memory = called(machine);
+    let answers = short(&machine.space, &memory, addresses);
+    assert!(memory.call_count() <= machine.space.architecture().levels.len(), "{:?}", memory.take_log());
+    answers
+}
+
+/// A mode of one's own: the same data in another place, for which nothing is specialised.
+fn short_of_foreign_mode(machine: &Machine, addresses: &[VirtAddr]) -> ShortAnswers {
+    let foreign = Box::leak(Box::new(Architecture { name: "foreign", ..*machine.space.architecture() }));
+    short(&AddressSpace::new(foreign, machine.space.root().as_u64()), &*machine.memory, addresses)
+}
+
+macro_rules! every_short_path {
+    ($($path:ident),*) => {$(
+        mod $path {
+            use super::*;
+
+            proptest! {
+                #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+                #[test]
+                fn says_the_physical_address_of_the_oracle(
+                    plan in plan(), seed in any::<u64>(), more in prop::collection::vec(any::<u64>(), 0..8),
+                ) {
+                    let (machine, mut addresses) = plan.build();
+                    addresses.extend(more.into_iter().map(VirtAddr::new));
+                    shuffle(&mut addresses, seed);
+                    let answers = super::$path(&machine, &addresses);
+                    prop_assert_eq!(answers.len(), addresses.len());
+                    for (addr, answer) in addresses.iter().zip(answers) {
+                        let expected = oracle::translate(&*machine.memory, machine.mode, machine.root, *addr);
+                        prop_assert_eq!(answer, expected.ok().map(|found| found.phys), "{}", addr);
+                    }
+                }
+            }
+        }
+    )*};
+}
+
+every_short_path!(short_mapped, short_one_by_one, short_translator, short_called, short_of_foreign_mode);
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+every_short_path!(short_without_lanes);
 
 /// The whole map of a machine, in place and through calls, which must agree.
 fn map_both_ways(machine: &Machine, budget: MapBudget) -> Result<(Vec<MappedRun>, crate::paging::MapSummary), Error> {

@@ -13,7 +13,7 @@ use crate::{
     address::{PageSize, PhysAddr, VirtAddr},
     error::{Reason, StopCause},
     memory::{PhysicalMemory, PhysicalMemoryExt},
-    paging::{AddressSpace, MapBudget, PageFlags, SoftFault, SoftFaultAnswer, SoftFaults, TranslateOp},
+    paging::{AddressSpace, MapBudget, MaybePhys, PageFlags, SoftFault, SoftFaultAnswer, SoftFaults, TranslateOp},
     testkit::{Machine, MachineBuilder, PagingMode, entry_bits::*},
     view::{MemoryViewExt, SpaceView},
 };
@@ -138,4 +138,22 @@ fn spaces_are_equal_when_the_same_system_answers() {
     assert_eq!(space, machine.space.clone().with_soft_faults(toy));
     assert_ne!(space, machine.space);
     assert_ne!(space, machine.space.clone().with_soft_faults(Arc::new(Toy::default())));
+}
+
+#[test]
+fn short_answers_are_asked_for_at_once_too() {
+    let (machine, toy, space) = machine();
+    let addresses = [0x123, 0x1123, 0x2000, 0x3000, 0x4000, 0x401f_ffff].map(VirtAddr::new);
+    let single = addresses.map(|addr| space.translate(&*machine.memory, addr).ok().map(|found| found.phys));
+    let scripted = called(&machine);
+    let here: [&dyn PhysicalMemory; 2] = [&*machine.memory, &scripted];
+    for memory in here {
+        let before = toy.calls.load(Ordering::Relaxed);
+        let mut found = [MaybePhys::NONE; 6];
+        assert_eq!(space.translate_to(memory, &addresses, &mut found), 3);
+        assert_eq!(found.map(MaybePhys::get), single);
+        assert_eq!(toy.calls.load(Ordering::Relaxed), before + 1);
+    }
+    let translator = space.over(&*machine.memory);
+    assert_eq!(addresses.map(|addr| translator.phys(addr)), single);
 }

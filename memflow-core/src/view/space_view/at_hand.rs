@@ -5,9 +5,10 @@
 //! short) is handed back, for the way that knows everything.
 
 use crate::{
-    address::PhysAddr,
-    memory::{DirectMap, Outcome, ViewRead},
-    paging::{AddressSpace, Asked, Translation},
+    address::{PageSize, PhysAddr, VirtAddr},
+    error::Reason,
+    memory::{DirectMap, Outcome, Values, ViewRead},
+    paging::{AddressSpace, Asked, MaybePhys, Translation},
 };
 
 /// Reads under way at a time, in small batches and in large ones.
@@ -40,6 +41,9 @@ impl Asked for Spot {
         self.phys = found.phys;
         self.rest = found.page.bytes().wrapping_sub(self.virt & found.page.offset_mask());
     }
+
+    #[inline]
+    fn refuse(&mut self, _reason: Reason) {}
 }
 
 /// Carries out the reads that lie in one page each, and calls `others` for the rest. True when there were no others.
@@ -53,6 +57,67 @@ pub(super) fn read<'a>(
         read_blocks::<FEW>(space, map, ops, &mut others)
     } else {
         read_blocks::<MANY>(space, map, ops, &mut others)
+    }
+}
+
+/// Reads a value at each address, as many as both slices have, and returns the numbers of those that are not that simple.
+pub(super) fn read_values<const SIZE: usize>(
+    space: &AddressSpace,
+    map: &DirectMap,
+    addresses: &[VirtAddr],
+    values: &mut [[u8; SIZE]],
+) -> Vec<usize> {
+    let mut others = Vec::new();
+    match map.values_at_hand() {
+        None => others.extend(0..addresses.len()),
+        Some(at_hand) if addresses.len() < MANY => {
+            read_value_blocks::<SIZE, FEW>(space, map, at_hand, addresses, values, &mut others)
+        }
+        Some(at_hand) => read_value_blocks::<SIZE, MANY>(space, map, at_hand, addresses, values, &mut others),
+    }
+    others
+}
+
+fn read_value_blocks<const SIZE: usize, const COUNT: usize>(
+    space: &AddressSpace,
+    map: &DirectMap,
+    at_hand: Values<'_, SIZE>,
+    addresses: &[VirtAddr],
+    values: &mut [[u8; SIZE]],
+    others: &mut Vec<usize>,
+) {
+    let mut found = [MaybePhys::NONE; COUNT];
+    for (number, (addresses, values)) in addresses.chunks(COUNT).zip(values.chunks_mut(COUNT)).enumerate() {
+        let (found, _) = found.split_at_mut(addresses.len());
+        space.translate_pages_to(map, addresses, found);
+        let mut simple = true;
+        for ((addr, found), value) in addresses.iter().zip(&*found).zip(&mut *values) {
+            simple &= read_value(&at_hand, *addr, *found, value);
+        }
+        let believed = at_hand.lost_nothing();
+        if simple && believed {
+            continue;
+        }
+        for (index, ((addr, found), value)) in addresses.iter().zip(&*found).zip(values).enumerate() {
+            if !believed || !read_value(&at_hand, *addr, *found, value) {
+                others.push(number * COUNT + index);
+            }
+        }
+    }
+}
+
+/// Reads one value, if it lies in one page, as small as pages are; nothing has to be fetched ahead: one read does not wait for another.
+#[inline(always)]
+fn read_value<const SIZE: usize>(
+    at_hand: &Values<'_, SIZE>,
+    addr: VirtAddr,
+    found: MaybePhys,
+    value: &mut [u8; SIZE],
+) -> bool {
+    let fits = const { PageSize::KIB_4.bytes().saturating_sub(SIZE as u64) };
+    match found.get() {
+        Some(phys) if addr.page_offset(PageSize::KIB_4) <= fits => at_hand.copy(phys, value),
+        _ => false,
     }
 }
 
