@@ -139,6 +139,9 @@ struct Run<'o> {
     rows: Vec<Row>,
 }
 
+/// What is done at addresses.
+const WHAT: [&str; 4] = ["translate", "operations", "values8", "read8"];
+
 /// Every way in which addresses are batched; 0 stands for one by one.
 fn sizes() -> impl Iterator<Item = usize> {
     [0].into_iter().chain(cases::BATCHES)
@@ -153,6 +156,9 @@ fn telling(what: &str, order: Order, size: usize, whole: bool) -> bool {
     match (what, order) {
         ("translate", Order::Random) => whole || [0, 1024, MOST].contains(&size),
         ("translate", _) => size == 1024 || (whole && size == 16),
+        ("operations", order) => size == 1024 && order == Order::Random,
+        ("read8", Order::Random) => size == 1024,
+        ("read8", _) => false,
         (_, Order::Random) => size == 1024 || (whole && [16, MOST].contains(&size)),
         _ => false,
     }
@@ -169,7 +175,7 @@ impl Run<'_> {
             let orders = Order::ALL.into_iter();
             orders.flat_map(move |order| sizes().map(move |size| (what, order, size)))
         };
-        let mut batched = ["translate", "read8"].into_iter().flat_map(chosen);
+        let mut batched = WHAT.into_iter().flat_map(chosen);
         batched.any(|(what, order, size)| {
             (self.options.all || telling(what, order, size, whole))
                 && self.wants(&format!("{what}/{image}/{order}/{}", size_name(size)))
@@ -188,10 +194,17 @@ impl Run<'_> {
     /// Translation or reads of eight bytes.
     fn batched(&mut self, what: &str, set: &Checked<'_>, order: Order, size: usize) -> Result<()> {
         let name = format!("{what}/{}/{order}/{}", set.image().name, size_name(size));
+        if (what, size) == ("values8", 0) {
+            // One value by itself is a read.
+            return Ok(());
+        }
         self.add(&name, || {
             Ok(match (what, size) {
                 ("translate", 0) => cases::translate_single(set, order),
                 ("translate", _) => cases::translate_batch(set, order, size),
+                ("operations", 0) => cases::translate_fully(set, order),
+                ("operations", _) => cases::translate_operations(set, order, size),
+                ("values8", _) => cases::read_values(set, order, size),
                 _ => cases::read(set, order, size),
             })
         })
@@ -204,7 +217,7 @@ impl Run<'_> {
         for order in Order::ALL {
             let few = checked(bare, order, image.working_set, 8)?;
             let many = checked(bare, order, MOST, 8)?;
-            for what in ["translate", "read8"] {
+            for what in WHAT {
                 for size in sizes() {
                     let telling = whole || (telling(what, order, size, false));
                     if self.options.all || telling {
@@ -277,7 +290,7 @@ impl Run<'_> {
         let bare = Bare::new(image)?;
         for order in Order::ALL {
             let set = checked(bare, order, image.working_set, 8)?;
-            for what in ["translate", "read8"] {
+            for what in WHAT {
                 for size in sizes() {
                     if self.options.all || telling(what, order, size, whole) {
                         self.batched(what, &set, order, size)?;

@@ -126,8 +126,11 @@ fn every_case(each: &mut dyn FnMut(&Case<'_>, &mut Contender<'_>)) -> Result<()>
         for order in [Order::Random, Order::Clustered] {
             let checked = bare.check(image.addresses(order, 4096, 8), 8)?;
             ours(cases::translate_single(&checked, order));
+            ours(cases::translate_fully(&checked, order));
             for batch in [16, 1024] {
                 ours(cases::translate_batch(&checked, order, batch));
+                ours(cases::translate_operations(&checked, order, batch));
+                ours(cases::read_values(&checked, order, batch));
                 ours(cases::read(&checked, order, batch));
             }
             ours(cases::read(&checked, order, 0));

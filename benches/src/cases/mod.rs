@@ -16,10 +16,14 @@ mod whole;
 
 use std::{cell::RefCell, hint::black_box, ops::Range, rc::Rc};
 
-use memflow_core::{MemoryView, MemoryViewExt, VirtAddr, memory::ViewRead, paging::TranslateOp};
+use memflow_core::{
+    MemoryView, MemoryViewExt, VirtAddr,
+    memory::ViewRead,
+    paging::{MaybePhys, TranslateOp},
+};
 
 #[cfg(feature = "compare")]
-pub(crate) use self::threads::ALONE;
+pub(crate) use self::threads::{ALONE, BARE_ALONE};
 #[cfg(feature = "compare")]
 pub use self::{calls::Calls, loaded::plugins, processes::processes, scans::scan};
 pub use self::{
@@ -63,6 +67,23 @@ fn batches(count: usize, batch: usize) -> impl Iterator<Item = Range<usize>> {
     (0..count).step_by(batch).map(move |from| from..count.min(from + batch))
 }
 
+/// Address by address, with page, rights and reasons too.
+pub fn translate_fully<'a>(checked: &'a Checked<'a>, order: Order) -> Case<'a> {
+    let mut case = translate_single(checked, order);
+    case.name = format!("operations/{}/{order}/single", checked.image().name);
+    let image = checked.image();
+    let mut out = vec![None; checked.addresses().len()];
+    case.contenders.pop();
+    case.contenders.push(Contender::new(OURS, move || {
+        let space = image.space.over(&*image.memory);
+        for (out, address) in out.iter_mut().zip(checked.addresses()) {
+            *out = Some(space.translate(VirtAddr::new(*address)));
+        }
+        black_box(&mut out);
+    }));
+    case
+}
+
 /// Address by address.
 pub fn translate_single<'a>(checked: &'a Checked<'a>, order: Order) -> Case<'a> {
     let (image, count) = (checked.image(), checked.addresses().len());
@@ -85,15 +106,42 @@ fn one_by_one<'a>(checked: &'a Checked<'a>, name: &str) -> Contender<'a> {
     Contender::new(name, move || {
         let space = image.space.over(&*image.memory);
         for (out, address) in out.iter_mut().zip(checked.addresses()) {
-            let found = space.translate(VirtAddr::new(*address));
-            *out = found.map_or(0, |found| found.phys.as_u64());
+            *out = space.phys(VirtAddr::new(*address)).map_or(0, |phys| phys.as_u64());
         }
         black_box(&mut out);
     })
 }
 
-/// Batch by batch. Where tables exceed the caches, interleaved bare walks take part too.
+/// Batch by batch, for eight bytes each, as the bare walk writes. Where tables exceed the caches, interleaved bare walks take part too.
 pub fn translate_batch<'a>(checked: &'a Checked<'a>, order: Order, batch: usize) -> Case<'a> {
+    let image = checked.image();
+    let addresses: Vec<_> = checked.addresses().iter().map(|address| VirtAddr::new(*address)).collect();
+    let mut found = vec![MaybePhys::NONE; addresses.len()];
+    let ours = Contender::new(OURS, move || {
+        for (addresses, found) in addresses.chunks(batch).zip(found.chunks_mut(batch)) {
+            let missing = image.space.translate_to(&*image.memory, addresses, found);
+            assert_eq!(missing, 0, "a mapped address leads nowhere");
+        }
+        black_box(&mut found);
+    });
+    batched("translate", checked, order, batch, ours)
+}
+
+/// The same with operations, whose answers have page, rights and reasons too.
+pub fn translate_operations<'a>(checked: &'a Checked<'a>, order: Order, batch: usize) -> Case<'a> {
+    let image = checked.image();
+    let mut ops: Vec<_> = checked.addresses().iter().map(|address| TranslateOp::new(VirtAddr::new(*address))).collect();
+    let ours = Contender::new(OURS, move || {
+        for ops in ops.chunks_mut(batch) {
+            image.space.translate_batch(&*image.memory, ops);
+        }
+        black_box(&mut ops);
+    });
+    batched("operations", checked, order, batch, ours)
+}
+
+/// A way of ours to translate in batches, beside bare walks, our own one by one, and peers.
+fn batched<'a>(what: &str, checked: &'a Checked<'a>, order: Order, batch: usize, ours: Contender<'a>) -> Case<'a> {
     let (image, count) = (checked.image(), checked.addresses().len());
     let mut contenders = bare(
         checked,
@@ -102,19 +150,12 @@ pub fn translate_batch<'a>(checked: &'a Checked<'a>, order: Order, batch: usize)
         [(16, Checked::translate_together::<16>), (32, Checked::translate_together::<32>)],
     );
     let references = contenders.len();
-    let mut ops: Vec<_> = checked.addresses().iter().map(|address| TranslateOp::new(VirtAddr::new(*address))).collect();
-    contenders.push(Contender::new(OURS, move || {
-        for ops in ops.chunks_mut(batch) {
-            image.space.translate_batch(&*image.memory, ops);
-        }
-        black_box(&mut ops);
-    }));
-    contenders.push(one_by_one(checked, ONE_BY_ONE));
+    contenders.extend([ours, one_by_one(checked, ONE_BY_ONE)]);
     #[cfg(feature = "peers")]
     let peers = crate::peers::translate_batch(checked, batch, order == Order::Mixed);
     #[cfg(not(feature = "peers"))]
     let peers = Vec::new();
-    let name = format!("translate/{}/{order}/{batch}", image.name);
+    let name = format!("{what}/{}/{order}/{batch}", image.name);
     Case { name, per: "address", items: count, contenders, references, peers }
 }
 
@@ -175,6 +216,24 @@ pub fn read<'a>(checked: &'a Checked<'a>, order: Order, batch: usize) -> Case<'a
     let size = if batch == 0 { "single".to_owned() } else { batch.to_string() };
     let name = format!("read8/{}/{order}/{size}", image.name);
     Case { name, per: "address", items: count, contenders, references, peers }
+}
+
+/// Eight bytes at each address into a list of values, as the bare walk does.
+pub fn read_values<'a>(checked: &'a Checked<'a>, order: Order, batch: usize) -> Case<'a> {
+    let mut case = read(checked, order, batch);
+    let view = checked.image().view();
+    let addresses: Vec<_> = checked.addresses().iter().map(|address| VirtAddr::new(*address)).collect();
+    let mut values = vec![0_u64; addresses.len()];
+    case.name = format!("values8/{}/{order}/{batch}", checked.image().name);
+    case.contenders.retain(|contender| contender.name() != OURS);
+    case.contenders.push(Contender::new(OURS, move || {
+        for (addresses, values) in addresses.chunks(batch).zip(values.chunks_mut(batch)) {
+            let read = view.read_values(addresses, values);
+            assert!(read.is_ok_and(|read| read.is_complete()), "a mapped address could not be read");
+        }
+        black_box(&mut values);
+    }));
+    case
 }
 
 /// 4 KiB at each address.

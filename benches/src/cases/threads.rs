@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use memflow_core::{MemoryView, VirtAddr, memory::ViewRead, paging::TranslateOp};
+use memflow_core::{MemoryView, VirtAddr, memory::ViewRead, paging::MaybePhys};
 
 use super::{Case, OURS, PAGE, Reads, batches};
 use crate::{
@@ -18,7 +18,7 @@ pub(super) const BARE: &str = "bare, two threads";
 /// Ours in one thread.
 pub(crate) const ALONE: &str = "memflow, one thread";
 /// The reference in one thread.
-pub(super) const BARE_ALONE: &str = "bare, one thread";
+pub(crate) const BARE_ALONE: &str = "bare, one thread";
 
 /// Does both at the same time.
 pub(super) fn both(one: impl FnOnce() + Send, other: impl FnOnce()) {
@@ -37,11 +37,14 @@ pub(super) fn by_wall(contenders: Vec<Contender<'_>>) -> Vec<Contender<'_>> {
 pub fn translate_by_threads<'a>(checked: &'a Checked<'a>, batch: usize) -> Case<'a> {
     let (image, count) = (checked.image(), checked.addresses().len());
     let half = count / 2;
-    let mut ops: Vec<_> = checked.addresses().iter().map(|address| TranslateOp::new(VirtAddr::new(*address))).collect();
-    let mut alone = ops.clone();
+    let addresses: Vec<_> = checked.addresses().iter().map(|address| VirtAddr::new(*address)).collect();
+    let mut found = vec![MaybePhys::NONE; count];
+    let (addresses_alone, mut alone) = (addresses.clone(), found.clone());
     let [mut one, mut other, mut bare_alone] = [(); 3].map(|()| vec![0; count]);
-    let translate = move |ops: &mut [TranslateOp]| {
-        ops.chunks_mut(batch).for_each(|ops| image.space.translate_batch(&*image.memory, ops));
+    let translate = move |addresses: &[VirtAddr], found: &mut [MaybePhys]| {
+        for (addresses, found) in addresses.chunks(batch).zip(found.chunks_mut(batch)) {
+            image.space.translate_to(&*image.memory, addresses, found);
+        }
     };
     let contenders = vec![
         Contender::new(BARE, move || {
@@ -49,12 +52,12 @@ pub fn translate_by_threads<'a>(checked: &'a Checked<'a>, batch: usize) -> Case<
             black_box((&mut one, &mut other));
         }),
         Contender::new(OURS, move || {
-            let (one, other) = ops.split_at_mut(half);
-            both(|| translate(one), || translate(other));
-            black_box(&mut ops);
+            let ((one, other), (found_one, found_other)) = (addresses.split_at(half), found.split_at_mut(half));
+            both(|| translate(one, found_one), || translate(other, found_other));
+            black_box(&mut found);
         }),
         Contender::new(ALONE, move || {
-            translate(&mut alone);
+            translate(&addresses_alone, &mut alone);
             black_box(&mut alone);
         }),
         Contender::new(BARE_ALONE, move || {
