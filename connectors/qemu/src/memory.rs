@@ -21,8 +21,9 @@ use memflow_core::{
 };
 
 use crate::{
-    access::{Access, AccessKind},
+    access::{Access, AccessKind, within},
     control::Monitored,
+    plugged::Plugged,
 };
 
 /// Operations per call from which on more do not pay: what one system call takes.
@@ -35,6 +36,8 @@ pub struct QemuMemory {
     facts: TargetFacts,
     access: Access,
     control: Option<Monitored>,
+    /// What may be unplugged; then nothing is read in place, where it would seem to stay.
+    plugged: Option<Plugged>,
     writable: bool,
     calls: AtomicU64,
 }
@@ -46,12 +49,20 @@ impl fmt::Debug for QemuMemory {
 }
 
 impl QemuMemory {
-    pub(crate) fn new(config: SourceConfig, access: Access, control: Option<Monitored>, writable: bool) -> Self {
-        let runs = match &access {
-            Access::Mapped(mapped) => mapped.metadata().runs,
-            Access::System(_) => Arc::new(config.runs),
-        };
-        Self { name: config.name, runs, facts: config.facts, access, control, writable, calls: AtomicU64::new(0) }
+    pub(crate) fn new(
+        config: SourceConfig,
+        runs: Arc<RunMap>,
+        access: Access,
+        (control, plugged): (Option<Monitored>, Option<Plugged>),
+        writable: bool,
+    ) -> Self {
+        let SourceConfig { name, facts, .. } = config;
+        Self { name, runs, facts, access, control, plugged, writable, calls: AtomicU64::new(0) }
+    }
+
+    /// The runs of what is there.
+    fn present(&self) -> Arc<RunMap> {
+        self.plugged.as_ref().map_or_else(|| self.runs.clone(), Plugged::runs)
     }
 
     /// How the memory is reached.
@@ -69,20 +80,45 @@ impl PhysicalMemory for QemuMemory {
     fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         match &self.access {
-            Access::Mapped(mapped) => mapped.read_batch(ops),
-            Access::System(system) => {
-                system.read_batch(&self.runs, ops);
-                finish_reads(&self.name, ops)
+            Access::Mapped(mapped) if self.plugged.is_none() => return mapped.read_batch(ops),
+            Access::Mapped(mapped) => {
+                let runs = self.present();
+                for op in &mut *ops {
+                    let (outcome, inside) = within(&runs, op.addr, op.buf.len());
+                    op.outcome = outcome;
+                    for (offset, len) in inside {
+                        let at = op.addr.wrapping_add(offset as u64);
+                        let mut part = [PhysRead::new(at, &mut op.buf[offset..][..len])];
+                        // What went wrong is in the outcome.
+                        let _ = mapped.read_batch(&mut part);
+                        op.outcome.add_part(offset as u64, part[0].outcome);
+                    }
+                }
             }
+            Access::System(system) => system.read_batch(&self.present(), ops),
         }
+        finish_reads(&self.name, ops)
     }
 
     fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         match &self.access {
-            Access::Mapped(mapped) => return mapped.write_batch(ops),
-            Access::System(system) if self.writable => system.write_batch(&self.runs, ops),
-            Access::System(_) => {
+            Access::Mapped(mapped) if self.plugged.is_none() => return mapped.write_batch(ops),
+            Access::Mapped(mapped) if self.writable => {
+                let runs = self.present();
+                for op in &mut *ops {
+                    let (outcome, inside) = within(&runs, op.addr, op.buf.len());
+                    op.outcome = outcome;
+                    for (offset, len) in inside {
+                        let at = op.addr.wrapping_add(offset as u64);
+                        let mut part = [PhysWrite::new(at, &op.buf[offset..][..len])];
+                        let _ = mapped.write_batch(&mut part);
+                        op.outcome.add_part(offset as u64, part[0].outcome);
+                    }
+                }
+            }
+            Access::System(system) if self.writable => system.write_batch(&self.present(), ops),
+            Access::Mapped(_) | Access::System(_) => {
                 for op in &mut *ops {
                     op.outcome = Outcome::Failed { offset: 0, reason: Reason::ReadOnly };
                 }
@@ -94,7 +130,7 @@ impl PhysicalMemory for QemuMemory {
     fn metadata(&self) -> Metadata {
         Metadata {
             name: self.name.clone(),
-            runs: self.runs.clone(),
+            runs: self.present(),
             liveness: Liveness::Live,
             read_only: !self.writable,
             ideal_batch: match &self.access {
@@ -106,15 +142,15 @@ impl PhysicalMemory for QemuMemory {
 
     fn populated_runs(&self) -> Arc<RunMap> {
         match &self.access {
-            Access::Mapped(mapped) => mapped.populated_runs(),
-            Access::System(_) => self.runs.clone(),
+            Access::Mapped(mapped) if self.plugged.is_none() => mapped.populated_runs(),
+            Access::Mapped(_) | Access::System(_) => self.present(),
         }
     }
 
     fn direct_map(&self) -> Option<&DirectMap> {
         match &self.access {
-            Access::Mapped(mapped) => mapped.direct_map(),
-            Access::System(_) => None,
+            Access::Mapped(mapped) if self.plugged.is_none() => mapped.direct_map(),
+            Access::Mapped(_) | Access::System(_) => None,
         }
     }
 

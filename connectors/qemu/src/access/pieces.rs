@@ -68,6 +68,14 @@ pub(super) fn cut(runs: &RunMap, op: usize, addr: PhysAddr, len: usize, places: 
     outcome
 }
 
+/// What of an operation lies in the runs, as offset and length in it, and what became of the rest.
+pub(crate) fn within(runs: &RunMap, addr: PhysAddr, len: usize) -> (Outcome, Vec<(usize, usize)>) {
+    let mut places = Vec::new();
+    let outcome = cut(runs, 0, addr, len, &mut places);
+    let inside = places.iter().filter_map(|place| Some((usize::try_from(place.offset).ok()?, place.len)));
+    (outcome, inside.collect())
+}
+
 /// Has `call` move all pieces, some at a time; it says how many bytes it moved. `addr` gives the address of an operation.
 pub(super) fn move_all(
     places: &[Place],
