@@ -1,6 +1,7 @@
 //! Guests of libvirt: what QEMU says comes through `virsh`, if the guest is libvirt's, and whatever `virsh` does ends soon.
 
 #![cfg(target_os = "linux")]
+#![expect(clippy::print_stdout, reason = "one run of this program is read by another")]
 
 use std::{
     io::{BufRead, BufReader},
