@@ -22,6 +22,10 @@ use crate::{
 const MIB: u64 = 1 << 20;
 /// NUMA nodes, backends or monitors beyond so many are not looked at; QEMU itself takes 128 nodes.
 const MAX_ITEMS: usize = 256;
+/// What libvirt calls the monitor that it is connected to, in all its releases.
+const LIBVIRT_MONITOR: &str = "charmonitor";
+/// Where the libvirt of the system keeps its files of a guest; one of a user keeps them in the user's folder.
+const LIBVIRT_SYSTEM: &str = "/var/lib/libvirt/";
 
 /// How the host holds a part of the guest's memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,6 +87,8 @@ struct Open {
     characters: BTreeMap<String, MonitorAddress>,
     monitors: Vec<(String, Protocol)>,
     nodes: BTreeMap<u64, String>,
+    /// A file that libvirt made for the guest.
+    libvirt_file: Option<String>,
 }
 
 impl CommandLine {
@@ -102,8 +108,13 @@ impl CommandLine {
                 this.take(option, value, &mut open);
             }
         }
+        // libvirt's own monitor comes last: it is in use as long as libvirt runs.
+        open.monitors.sort_by_key(|(id, _)| id == LIBVIRT_MONITOR);
         for (id, protocol) in open.monitors {
             if let Some(address) = open.characters.get(&id) {
+                if id == LIBVIRT_MONITOR {
+                    this.add_libvirt(open.libvirt_file.as_deref());
+                }
                 this.add_monitor(MonitorConfig { protocol, address: address.clone() });
             }
         }
@@ -124,7 +135,13 @@ impl CommandLine {
             }
             "m" => self.memory = QemuOption::parse(value, "size").get("size").and_then(|text| size(text, MIB)),
             "mem-path" => self.mem_path = Some(PathBuf::from(value)),
-            "object" => self.object(&QemuOption::parse(value, "qom-type")),
+            "object" => {
+                let object = QemuOption::parse(value, "qom-type");
+                if object.get("qom-type") == Some("secret") && object.get("id") == Some("masterKey0") {
+                    open.libvirt_file = object.get("file").map(str::to_owned);
+                }
+                self.object(&object);
+            }
             "numa" => node(&QemuOption::parse(value, "type"), open),
             "device" => {
                 let driver = QemuOption::parse(value, "driver");
@@ -138,6 +155,9 @@ impl CommandLine {
             "chardev" => {
                 let option = QemuOption::parse(value, "backend");
                 if let (Some(id), Some(address)) = (option.get("id"), socket(&option)) {
+                    if let (LIBVIRT_MONITOR, Some(path)) = (id, option.get("path")) {
+                        open.libvirt_file = Some(path.to_owned());
+                    }
                     open.characters.insert(id.to_owned(), address);
                 }
             }
@@ -205,6 +225,16 @@ impl CommandLine {
         };
         if let Some(address) = address {
             self.add_monitor(MonitorConfig { protocol, address });
+        }
+    }
+
+    /// The way to the monitor that libvirt holds; libvirt knows the guest by its uuid.
+    fn add_libvirt(&mut self, file: Option<&str>) {
+        let system = file.is_none_or(|file| file.starts_with(LIBVIRT_SYSTEM));
+        let connection = if system { "qemu:///system" } else { "qemu:///session" }.to_owned();
+        if let Some(domain) = self.uuid.clone() {
+            let address = MonitorAddress::Libvirt { connection, domain };
+            self.add_monitor(MonitorConfig { protocol: Protocol::Human, address });
         }
     }
 
@@ -278,8 +308,26 @@ mod tests {
         assert_eq!((line.memory, line.accelerator.as_deref()), (Some(4 << 30), Some("kvm")));
         assert_eq!(line.uuid.as_deref(), Some("4dea22b3-1d52-4f4c-a1f0-7c2f0e3b8c11"));
         assert_eq!(line.backend("pc.ram").map(|found| (&found.kind, found.size)), Some((&BackendKind::Memfd, 4 << 30)));
-        let address = MonitorAddress::Descriptor(33);
-        assert_eq!(line.monitors, [MonitorConfig { protocol: Protocol::Qmp, address }]);
+        // libvirt speaks for a monitor that it does not let go of.
+        let domain = "4dea22b3-1d52-4f4c-a1f0-7c2f0e3b8c11".to_owned();
+        let through = MonitorAddress::Libvirt { connection: "qemu:///system".to_owned(), domain };
+        let through = MonitorConfig { protocol: Protocol::Human, address: through };
+        let own = MonitorConfig { protocol: Protocol::Qmp, address: MonitorAddress::Descriptor(33) };
+        assert_eq!(line.monitors, [through, own]);
+    }
+
+    #[test]
+    fn guest_of_a_users_own_libvirt_with_a_monitor_beside_it() {
+        let line = parse(
+            "-name guest=web -object {\"qom-type\":\"secret\",\"id\":\"masterKey0\",\"file\":\"/home/u/.config/libvirt/qemu/lib/domain-1-web/master-key.aes\"} \
+             -uuid 0a1b -chardev socket,id=charmonitor,fd=33,server=on,wait=off -mon chardev=charmonitor,id=monitor,mode=control \
+             -qmp unix:/run/web.qmp,server=on,wait=off",
+        );
+        let places: Vec<String> = line.monitors.iter().map(ToString::to_string).collect();
+        assert_eq!(places, ["QMP at /run/web.qmp", "HMP at qemu:///session through virsh", "QMP at descriptor 33"]);
+        // Whoever names a monitor so is not libvirt by that alone: without a uuid there is no domain to ask for.
+        let line = parse("-chardev socket,id=charmonitor,path=/run/x,server=on -mon chardev=charmonitor,mode=control");
+        assert_eq!(line.monitors.len(), 1);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod memory;
 mod monitor;
 mod open;
 mod option;
+mod plugged;
 mod plugin;
 mod registers;
 
@@ -37,6 +38,7 @@ pub use self::{
     },
     open::{Connected, Options, open, open_guest},
     option::{QemuOption, size},
+    plugged::{MemoryDevice, parse_memory_devices},
     plugin::Plugin,
     registers::parse_registers,
 };

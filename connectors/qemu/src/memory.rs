@@ -13,16 +13,17 @@ use std::{
 };
 
 use memflow_core::{
-    Error, PhysicalMemory, Result,
+    Error, PhysAddr, PhysicalMemory, Reason, Result,
     memory::{
-        Control, DirectMap, Liveness, Lookaside, Metadata, PhysRead, PhysWrite, RunMap, RunState, SourceConfig,
-        TargetFacts, VcpuRegisters, finish_reads, finish_writes, refuse_writes,
+        Control, DirectMap, Liveness, Lookaside, Metadata, Outcome, PhysRead, PhysWrite, RunMap, RunState,
+        SourceConfig, TargetFacts, VcpuRegisters, finish_reads, finish_writes, refuse_writes,
     },
 };
 
 use crate::{
     access::{Access, AccessKind},
     control::Monitored,
+    plugged::Plugged,
 };
 
 /// Operations per call from which on more do not pay: what one system call takes.
@@ -35,6 +36,8 @@ pub struct QemuMemory {
     facts: TargetFacts,
     access: Access,
     control: Option<Monitored>,
+    /// What may be unplugged; then nothing is read in place, where it would seem to stay.
+    plugged: Option<Plugged>,
     writable: bool,
     calls: AtomicU64,
     /// For guests whose memory has to be called for.
@@ -48,21 +51,30 @@ impl fmt::Debug for QemuMemory {
 }
 
 impl QemuMemory {
-    pub(crate) fn new(config: SourceConfig, access: Access, control: Option<Monitored>, writable: bool) -> Self {
-        let runs = match &access {
-            Access::Mapped(mapped) => mapped.metadata().runs,
-            Access::System(_) => Arc::new(config.runs),
-        };
+    pub(crate) fn new(
+        config: SourceConfig,
+        runs: Arc<RunMap>,
+        access: Access,
+        (control, plugged): (Option<Monitored>, Option<Plugged>),
+        writable: bool,
+    ) -> Self {
+        let SourceConfig { name, facts, .. } = config;
         Self {
-            name: config.name,
+            name,
             runs,
-            facts: config.facts,
+            facts,
             access,
             control,
+            plugged,
             writable,
             calls: AtomicU64::new(0),
             lookaside: Lookaside::by_liveness(Liveness::Live),
         }
+    }
+
+    /// The runs of what is there.
+    fn present(&self) -> Arc<RunMap> {
+        self.plugged.as_ref().map_or_else(|| self.runs.clone(), Plugged::runs)
     }
 
     /// How the memory is reached.
@@ -84,16 +96,34 @@ impl QemuMemory {
     }
 }
 
+/// Why bytes that are in no run are not there.
+fn not_in_image(phys: PhysAddr) -> Reason {
+    Reason::NotInImage { phys }
+}
+
 impl PhysicalMemory for QemuMemory {
     fn read_batch(&self, ops: &mut [PhysRead<'_>]) -> Result<()> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         match &self.access {
-            Access::Mapped(mapped) => mapped.read_batch(ops),
-            Access::System(system) => {
-                system.read_batch(&self.runs, ops);
-                finish_reads(&self.name, ops)
+            Access::Mapped(mapped) if self.plugged.is_none() => return mapped.read_batch(ops),
+            Access::Mapped(mapped) => {
+                let runs = self.present();
+                for op in &mut *ops {
+                    let (buf, mut read) = (&mut *op.buf, Outcome::Done);
+                    op.outcome = runs.cut(op.addr, buf.len(), not_in_image, |part| {
+                        let bytes = buf.get_mut(part.from..).and_then(|rest| rest.get_mut(..part.len));
+                        let mut reads = [PhysRead::new(part.range.start(), bytes.unwrap_or_default())];
+                        // What went wrong is in the outcome.
+                        let _ = mapped.read_batch(&mut reads);
+                        let [done] = reads;
+                        read.add_part(part.from as u64, done.outcome);
+                    });
+                    op.outcome.add_part(0, read);
+                }
             }
+            Access::System(system) => system.read_batch(&self.present(), ops),
         }
+        finish_reads(&self.name, ops)
     }
 
     fn write_batch(&self, ops: &mut [PhysWrite<'_>]) -> Result<()> {
@@ -101,19 +131,32 @@ impl PhysicalMemory for QemuMemory {
         // Dropped when the writes have been carried out.
         let _writing = self.lookaside.writing(ops);
         match &self.access {
-            Access::Mapped(mapped) => mapped.write_batch(ops),
-            Access::System(system) if self.writable => {
-                system.write_batch(&self.runs, ops);
-                finish_writes(&self.name, ops)
+            Access::Mapped(mapped) if self.plugged.is_none() => return mapped.write_batch(ops),
+            _ if !self.writable => return refuse_writes(&self.name, ops),
+            Access::Mapped(mapped) => {
+                let runs = self.present();
+                for op in &mut *ops {
+                    let mut written = Outcome::Done;
+                    op.outcome = runs.cut(op.addr, op.buf.len(), not_in_image, |part| {
+                        let bytes = op.buf.get(part.from..).and_then(|rest| rest.get(..part.len)).unwrap_or_default();
+                        let mut writes = [PhysWrite::new(part.range.start(), bytes)];
+                        // What went wrong is in the outcome.
+                        let _ = mapped.write_batch(&mut writes);
+                        let [write] = writes;
+                        written.add_part(part.from as u64, write.outcome);
+                    });
+                    op.outcome.add_part(0, written);
+                }
             }
-            Access::System(_) => refuse_writes(&self.name, ops),
+            Access::System(system) => system.write_batch(&self.present(), ops),
         }
+        finish_writes(&self.name, ops)
     }
 
     fn metadata(&self) -> Metadata {
         Metadata {
             name: self.name.clone(),
-            runs: self.runs.clone(),
+            runs: self.present(),
             liveness: Liveness::Live,
             read_only: !self.writable,
             ideal_batch: match &self.access {
@@ -125,22 +168,22 @@ impl PhysicalMemory for QemuMemory {
 
     fn populated_runs(&self) -> Arc<RunMap> {
         match &self.access {
-            Access::Mapped(mapped) => mapped.populated_runs(),
-            Access::System(_) => self.runs.clone(),
+            Access::Mapped(mapped) if self.plugged.is_none() => mapped.populated_runs(),
+            Access::Mapped(_) | Access::System(_) => self.present(),
         }
     }
 
     fn direct_map(&self) -> Option<&DirectMap> {
         match &self.access {
-            Access::Mapped(mapped) => mapped.direct_map(),
-            Access::System(_) => None,
+            Access::Mapped(mapped) if self.plugged.is_none() => mapped.direct_map(),
+            Access::Mapped(_) | Access::System(_) => None,
         }
     }
 
     fn lookaside(&self) -> Option<&Lookaside> {
         match &self.access {
-            Access::Mapped(_) => None,
-            Access::System(_) => Some(&self.lookaside),
+            Access::Mapped(_) if self.plugged.is_none() => None,
+            Access::Mapped(_) | Access::System(_) => Some(&self.lookaside),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::{
     layout::{Layout, LayoutSource},
     memory::QemuMemory,
     monitor::{MonitorConfig, with_first},
+    plugged::{Plugged, parse_memory_devices},
     registers::parse_registers,
 };
 
@@ -89,15 +90,16 @@ pub fn open_guest(guest: Guest, options: &Options) -> Result<Connected> {
     let layout = Layout::of(&guest, options.map.as_ref(), &monitors, options.timeout, &mut notes)?;
     let mut facts = TargetFacts::default();
     facts.machine = guest.machine_kind();
-    let mut control = None;
+    let (mut control, mut devices) = (None, Vec::new());
     // A monitor that did not say where memory lies is not waited for a second time.
     if layout.source != LayoutSource::CommandLine && !monitors.is_empty() {
         let registers = with_first(&guest.process, &monitors, options.timeout, &mut notes, |session| {
-            Ok(parse_registers(&session.run("info registers -a")?))
+            let vcpus = parse_registers(&session.run("info registers -a")?);
+            Ok((vcpus, parse_memory_devices(&session.run("info memory-devices")?)))
         });
-        if let Ok(vcpus) = registers {
-            facts.vcpus = vcpus;
-            let (process, name) = (guest.process.clone(), name.clone());
+        if let Ok((vcpus, listed)) = registers {
+            (facts.vcpus, devices) = (vcpus, listed);
+            let (process, name, monitors) = (guest.process.clone(), name.clone(), monitors.clone());
             control = Some(Monitored { process, name, monitors, limit: options.timeout });
         }
     }
@@ -107,6 +109,13 @@ pub fn open_guest(guest: Guest, options: &Options) -> Result<Connected> {
     let mut config = SourceConfig { name, runs: layout.run_map(|_| true)?, facts };
     let access = access::open(options.access, &guest.process, &layout, &mut config, options.writable, &mut notes)?;
     log::debug!("{}: {}, access {}", config.name, layout.source, access.kind());
-    let memory = Arc::new(QemuMemory::new(config, access, control, options.writable));
+    let runs = access.runs(&config.runs);
+    let plugged = Plugged::new(&guest.process, &monitors, options.timeout, devices, &layout, &runs);
+    if plugged.is_some() {
+        notes.push(
+            "memory devices may be unplugged: whether they are there is asked again while memory is read".to_owned(),
+        );
+    }
+    let memory = Arc::new(QemuMemory::new(config, runs, access, (control, plugged), options.writable));
     Ok(Connected { memory, guest, layout, notes })
 }

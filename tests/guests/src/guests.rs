@@ -156,6 +156,14 @@ impl Guests {
         std::fs::rename(&work, &folder).at(folder)
     }
 
+    /// As [`boot_live`](Self::boot_live), with files and a script beside the guest's own.
+    ///
+    /// # Errors
+    /// As [`Guests::ensure`].
+    pub fn boot_live_with(&self, spec: &Spec, live: &Live, addition: Addition) -> Result<RunningGuest> {
+        self.boot_by(spec, Some(addition), |boot, folder| RunningGuest::run(spec, live.command(spec, boot), folder))
+    }
+
     /// Boots a guest that stays alive until the value is dropped; its kernel is taken from the captured one's folder.
     ///
     /// # Errors
@@ -228,10 +236,13 @@ impl Guests {
 
     fn build(&self, spec: &Spec, folder: &Path, progress: &dyn Fn(&str)) -> Result<Boot> {
         progress("fetching packages");
-        // Lists and downloads are shared by all guests.
+        self.with_packages(|packages| program::build(packages, spec, folder))
+    }
+
+    /// Has `work` use packages; lists and downloads are shared by all guests.
+    pub(crate) fn with_packages<T>(&self, work: impl FnOnce(&Packages) -> Result<T>) -> Result<T> {
         let _lock = self.lock("packages")?;
-        let packages = Packages::open(&self.root)?;
-        program::build(&packages, spec, folder)
+        work(&Packages::open(&self.root)?)
     }
 
     fn lock(&self, name: &str) -> Result<File> {

@@ -16,6 +16,7 @@
 //! Must not know: anything of the library under test. This crate is the independent source of expected values.
 
 mod addition;
+mod arm;
 mod capture;
 mod channel;
 mod demo;
@@ -37,6 +38,7 @@ mod tool;
 mod truth;
 
 pub use addition::Addition;
+pub use arm::ArmBoot;
 pub use demo::{DemoTruth, demo};
 pub use error::{Error, Result};
 pub use guests::{CapturedGuest, Guests};

@@ -60,20 +60,30 @@ impl Packages {
 
     /// The kernel package of a series: what the metapackage's newest version of that series depends on.
     pub(crate) fn kernel(&self, spec: &Spec) -> Result<Package> {
-        let meta = format!("{}:{}", spec.metapackage, spec.arch.debian());
+        self.kernel_of(spec.metapackage, spec.series, spec.arch.debian())
+    }
+
+    /// The same, for an architecture as Debian names it.
+    pub(crate) fn kernel_of(&self, metapackage: &str, series: &str, arch: &str) -> Result<Package> {
+        let meta = format!("{metapackage}:{arch}");
         let shown = self.apt("apt-cache", &["show", &meta])?;
-        let prefix = format!("linux-image-{}.", spec.series);
+        let prefix = format!("linux-image-{series}.");
         let (name, version) = newest_dependency(&shown, &prefix).ok_or_else(|| Error::NoPackage {
             package: format!("{prefix}* (through {meta})"),
             suites: SUITES.join(", "),
             hint: "the mirror may have moved on; MEMFLOW_DEBIAN_MIRROR can name an archive that still has it".into(),
         })?;
-        self.fetch(&format!("{name}:{}={version}", spec.arch.debian()))
+        self.fetch(&format!("{name}:{arch}={version}"))
     }
 
     /// A package of the oldest suite, for the guest's architecture.
     pub(crate) fn stable(&self, name: &str, arch: Arch) -> Result<Package> {
-        self.fetch(&format!("{name}:{}/{}", arch.debian(), SUITES[0]))
+        self.stable_of(name, arch.debian())
+    }
+
+    /// The same, for an architecture as Debian names it.
+    pub(crate) fn stable_of(&self, name: &str, arch: &str) -> Result<Package> {
+        self.fetch(&format!("{name}:{arch}/{}", SUITES[0]))
     }
 
     /// Puts a package's files into a folder. They are unpacked once and hard-linked ever after: do not write to them.
@@ -135,21 +145,23 @@ impl Packages {
         if let Some(security) = &mirror.security {
             sources.push_str(&format!("deb [signed-by={KEYRING}] {security} {SECURITY} main\n"));
         }
-        let list = self.apt.join("sources.list");
-        if std::fs::read_to_string(&list).ok().as_deref() != Some(&sources) {
-            std::fs::write(&list, sources).at(&list)?;
-            let _ = std::fs::remove_file(self.apt.join("updated"));
-        }
         let here = self.apt.display();
         let conf = format!(
             "Dir::State \"{here}\";\nDir::State::status \"{here}/status\";\nDir::State::lists \"{here}/lists\";\n\
              Dir::Cache \"{here}/cache\";\nDir::Etc \"{here}/etc\";\nDir::Etc::sourcelist \"{here}/sources.list\";\n\
              Dir::Etc::sourceparts \"-\";\nAPT::Architecture \"amd64\";\n\
-             APT::Architectures {{ \"amd64\"; \"i386\"; }};\nAcquire::Languages \"none\";\n\
+             APT::Architectures {{ \"amd64\"; \"i386\"; \"arm64\"; }};\nAcquire::Languages \"none\";\n\
              Acquire::Check-Valid-Until \"false\";\nAPT::Sandbox::User \"\";\n"
         );
-        let file = self.apt.join("apt.conf");
-        std::fs::write(&file, conf).at(file)
+        for (name, text) in [("sources.list", sources), ("apt.conf", conf)] {
+            let file = self.apt.join(name);
+            if std::fs::read_to_string(&file).ok().as_deref() != Some(&text) {
+                std::fs::write(&file, text).at(file)?;
+                // The lists are of other suites or architectures than those that are wanted.
+                let _ = std::fs::remove_file(self.apt.join("updated"));
+            }
+        }
+        Ok(())
     }
 
     /// Fetches the lists. One list that fails is not fatal: what it had is then missing, and that error is clear.

@@ -10,8 +10,8 @@ mod system;
 use std::{fmt, str::FromStr, sync::Arc};
 
 use memflow_core::{
-    Error, Result,
-    memory::{MapMode, MappedParts, SourceConfig},
+    Error, PhysicalMemory, Result,
+    memory::{MapMode, MappedParts, RunMap, SourceConfig},
 };
 
 pub(crate) use self::system::{System, SystemCall};
@@ -70,6 +70,16 @@ impl Access {
         match self {
             Self::Mapped(_) => AccessKind::Map,
             Self::System(system) => system.call().into(),
+        }
+    }
+}
+
+impl Access {
+    /// What the way reaches, of the runs of the layout.
+    pub(crate) fn runs(&self, layout: &RunMap) -> Arc<RunMap> {
+        match self {
+            Self::Mapped(mapped) => mapped.metadata().runs,
+            Self::System(_) => Arc::new(layout.clone()),
         }
     }
 }

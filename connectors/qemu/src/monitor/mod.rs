@@ -8,6 +8,7 @@ mod answers;
 mod human;
 mod qmp;
 mod stream;
+mod virsh;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -18,7 +19,7 @@ pub use self::{
     answers::{FlatRange, parse_blocks, parse_flat_view, parse_host_address},
     human::plain_text,
 };
-use self::{human::Human, qmp::Qmp, stream::Stream};
+use self::{human::Human, qmp::Qmp, stream::Stream, virsh::Virsh};
 use crate::host::HostProcess;
 
 /// What is spoken at a monitor.
@@ -39,6 +40,13 @@ pub enum MonitorAddress {
     Tcp(String),
     /// A socket that QEMU was started with, by its descriptor.
     Descriptor(u32),
+    /// Whatever libvirt is connected to, by way of its tool `virsh`: the connection's address, and the domain's uuid.
+    Libvirt {
+        /// Address of the libvirt that started the guest, `qemu:///system`.
+        connection: String,
+        /// The uuid of the domain.
+        domain: String,
+    },
 }
 
 impl MonitorAddress {
@@ -60,6 +68,7 @@ impl fmt::Display for MonitorAddress {
             Self::Unix(path) => write!(f, "{}", path.display()),
             Self::Tcp(address) => f.write_str(address),
             Self::Descriptor(number) => write!(f, "descriptor {number}"),
+            Self::Libvirt { connection, .. } => write!(f, "{connection} through virsh"),
         }
     }
 }
@@ -87,6 +96,7 @@ impl fmt::Display for MonitorConfig {
 pub(crate) enum Session {
     Qmp(Qmp),
     Human(Human),
+    Virsh(Virsh),
 }
 
 impl Session {
@@ -95,6 +105,9 @@ impl Session {
     /// # Errors
     /// Nobody listens, or nobody greets in time, as when another client is connected.
     pub(crate) fn open(process: &HostProcess, monitor: &MonitorConfig, limit: Duration) -> Result<Self> {
+        if let MonitorAddress::Libvirt { connection, domain } = &monitor.address {
+            return Virsh::start(connection, domain, limit).map(Self::Virsh);
+        }
         let stream = Stream::connect(process, &monitor.address, limit)?;
         match monitor.protocol {
             Protocol::Qmp => Qmp::greet(stream).map(Self::Qmp),
@@ -110,6 +123,7 @@ impl Session {
         match self {
             Self::Qmp(qmp) => qmp.human(command),
             Self::Human(human) => human.run(command),
+            Self::Virsh(virsh) => virsh.run(command),
         }
     }
 }
@@ -125,7 +139,8 @@ pub(crate) fn with_first<T>(
     notes: &mut Vec<String>,
     mut ask: impl FnMut(&mut Session) -> Result<T>,
 ) -> Result<T> {
-    let mut last = Error::Unsupported {
+    let mut failed: Option<Error> = None;
+    let none = || Error::Unsupported {
         what: "a guest without a monitor that can be connected to".to_owned(),
         why: "start it with `-qmp unix:PATH,server=on,wait=off`, or name one with monitor=".to_owned(),
     };
@@ -139,9 +154,13 @@ pub(crate) fn with_first<T>(
                 let error = error.context(format!("monitor ({monitor})"));
                 log::debug!("{error}");
                 notes.push(error.to_string());
-                last = error;
+                // The first may say why, and the next only that it is no way either.
+                failed = Some(match failed.take() {
+                    Some(before) => error.context(format!("{before}; then")),
+                    None => error,
+                });
             }
         }
     }
-    Err(last)
+    Err(failed.unwrap_or_else(none))
 }

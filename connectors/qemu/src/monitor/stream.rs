@@ -79,12 +79,20 @@ impl Stream {
                 bound_path(process, *number).and_then(|path| connect_unix(Path::new(&path), deadline)).map(Socket::Unix)
             }
             MonitorAddress::Tcp(address) => connect_tcp(address, deadline).map(Socket::Tcp),
+            // That is no socket of the guest's.
+            MonitorAddress::Libvirt { .. } => Err(ErrorKind::InvalidInput.into()),
         };
         let socket = socket.map_err(|error| match error.kind() {
             ErrorKind::TimedOut => late("a connection", limit),
             _ => Error::io("connecting", error),
         })?;
         Ok(Self { socket, deadline, limit, pending: Vec::new(), received: 0 })
+    }
+
+    /// A connection that is there already.
+    pub(super) fn over(socket: UnixStream, limit: Duration) -> Self {
+        let deadline = Instant::now().checked_add(limit).unwrap_or_else(Instant::now);
+        Self { socket: Socket::Unix(socket), deadline, limit, pending: Vec::new(), received: 0 }
     }
 
     /// Sends all of `bytes`.
@@ -114,6 +122,11 @@ impl Stream {
             looked_at = self.pending.len().saturating_sub(end.len());
             self.receive(what)?;
         }
+    }
+
+    /// What came and was not asked for, as when a connection ends within an answer.
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.pending
     }
 
     fn receive(&mut self, what: &str) -> Result<()> {
