@@ -62,9 +62,9 @@ pub fn parse(input: Arc<dyn ReadAt>, options: ParseOptions) -> Result<PackedImag
         }
         image.notes.push(format!("pages are missing: expected {expected}, found {found}"));
     }
-    let runs = dumped.runs(header.block_size, 0, room);
+    let runs = dumped.listed(header.block_size, 0, room);
     image.runs = RunMap::new(runs)?;
-    let excluded = RunMap::new(memory.within(part).without(&dumped).runs(header.block_size, 0, u64::MAX))?;
+    let excluded = RunMap::new(memory.within(part).without(&dumped).listed(header.block_size, 0, u64::MAX))?;
     if header.part.is_some() {
         image.notes.push(format!(
             "this is one part of a dump that was split; pages from {} are in it",

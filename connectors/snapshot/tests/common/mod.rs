@@ -2,7 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod crash_dump;
+pub mod flattened;
 pub mod kdump;
+pub mod vmware;
 
 use std::path::{Path, PathBuf};
 
