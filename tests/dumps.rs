@@ -1,6 +1,6 @@
 //! Dumps that other programs write of a real guest: the same memory as QEMU's own file of it, page by page.
 
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, process::Command};
 
 use memflow_core::{
     PhysAddr, PhysicalMemory,
@@ -11,7 +11,8 @@ use memflow_core::{
 use memflow_guests::{Guests, MATRIX, RunningGuest, monitor};
 use memflow_linux::{LinuxOptions, LinuxOs};
 use memflow_snapshot::{Container, OpenOptions, Snapshot, open};
-use serde_json::json;
+use memflow_tests::built;
+use serde_json::{Value, json};
 
 const PAGE: u64 = 4096;
 
@@ -101,4 +102,50 @@ fn kernel_is_found(snapshot: Snapshot, format: &str) {
     let os = LinuxOs::open(snapshot.memory, &LinuxOptions::default()).unwrap();
     let processes = os.processes().unwrap().into_complete().unwrap();
     assert!(processes.iter().any(|process| process.pid == 1));
+}
+
+/// A core of the guest, written by QEMU.
+fn core(guest: &mut RunningGuest, name: &str) -> PathBuf {
+    let path = guest.folder().join(name);
+    let arguments = json!({ "paging": false, "protocol": format!("file:{}", path.display()), "format": "elf" });
+    guest.qmp(&json!({ "execute": "dump-guest-memory", "arguments": arguments })).unwrap();
+    path
+}
+
+fn diff(a: &PathBuf, b: &PathBuf) -> Value {
+    let output =
+        Command::new(&built().memflow).arg("diff").args([a, b]).args(["--json", "--no-cache"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn process_that_came_between_two_dumps_is_in_their_difference() {
+    let guests = Guests::locate().unwrap();
+    let spec = MATRIX.iter().find(|spec| spec.name == "amd64-6.1-4level-pti").unwrap();
+    let mut guest = guests.boot(spec).unwrap();
+    let first = core(&mut guest, "first");
+    let pid = guest.spawn("newcomer").unwrap();
+    let second = core(&mut guest, "second");
+    let found = diff(&first, &second);
+    let newcomer = |found: &Value| -> Value {
+        let processes = found["processes"].as_array().unwrap();
+        let mut own = processes.iter().filter(|process| process["pid"] == pid);
+        let one = own.next().unwrap_or_else(|| panic!("{pid} is missing: {found}")).clone();
+        assert!(own.next().is_none());
+        one
+    };
+    let process = newcomer(&found);
+    assert_eq!((process["in"].as_str(), process["name"].as_str()), (Some("b"), Some("newcomer")));
+    assert!(process["changed_pages"].as_u64().unwrap() > 0, "{process}");
+    assert!(found["unmapped_changed_pages"].as_u64().unwrap() > 0);
+    // The sums are whole, and the other way round only the sides change.
+    let bytes = |found: &Value, kind: &str| found["bytes"][kind].as_u64().unwrap();
+    assert_eq!(bytes(&found, "equal") + bytes(&found, "changed"), bytes(&found, "compared"));
+    assert_eq!(bytes(&found, "changed"), found["changed_pages"].as_u64().unwrap() * PAGE);
+    let turned = diff(&second, &first);
+    assert_eq!(bytes(&turned, "changed"), bytes(&found, "changed"));
+    assert_eq!(newcomer(&turned)["in"], "a");
+    assert_eq!(newcomer(&turned)["changed_pages"], process["changed_pages"]);
+    assert_eq!(bytes(&diff(&first, &first), "changed"), 0);
 }

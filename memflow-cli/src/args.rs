@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Strings(command::StringsArgs),
     /// Write memory to a file
     Dump(command::DumpArgs),
+    /// Say which memory differs between two targets, and whose it is
+    Diff(command::DiffArgs),
     /// Follow the page tables from a virtual address to a physical one, or back
     Translate(command::TranslateArgs),
     /// List what the connectors could open now

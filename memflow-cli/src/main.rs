@@ -17,6 +17,7 @@ mod parse;
 mod pause;
 mod plugins;
 mod progress;
+mod sweep;
 mod target;
 
 use std::{
@@ -80,6 +81,7 @@ fn run(command: &Command, io: &mut Io<'_>) -> Outcome {
         Command::Find(args) => command::find(args, io),
         Command::Strings(args) => command::strings(args, io),
         Command::Dump(args) => command::dump(args, io),
+        Command::Diff(args) => command::diff(args, io),
         Command::Translate(args) => command::translate(args, io),
         Command::Targets(args) => command::targets(args, io),
         Command::Pause(args) => command::pause(args, io),

@@ -62,6 +62,13 @@ pub(crate) struct TargetArgs {
     plugins: PluginArgs,
 }
 
+impl TargetArgs {
+    /// The same for another target.
+    pub(crate) fn of(&self, target: &Path) -> Self {
+        Self { target: target.to_owned(), ..self.clone() }
+    }
+}
+
 /// An opened target: the last connector of the chain, and what is said about the chain.
 #[derive(Debug)]
 pub(crate) struct Target {

@@ -7,6 +7,7 @@ mod built;
 mod guest;
 mod leechcore;
 mod patched;
+mod python;
 mod walker;
 
 pub use self::{
@@ -14,6 +15,7 @@ pub use self::{
     guest::{Form, Opened, guest},
     leechcore::leechcore,
     patched::Patched,
+    python::readers,
     walker::{Mode, Walked, Walker},
 };
 

@@ -99,6 +99,25 @@ impl Bitmap {
         })
     }
 
+    /// The same as a list, which takes no more memory than its runs.
+    pub(crate) fn listed(&self, page_size: u64, offset: u64, most: u64) -> Vec<Run> {
+        let room = self.group_count().min(most);
+        let mut list = Vec::with_capacity(usize::try_from(room).unwrap_or(0));
+        list.extend(self.runs(page_size, offset, most));
+        list
+    }
+
+    /// How many groups of consecutive pages there are.
+    fn group_count(&self) -> u64 {
+        let mut before = 0;
+        self.words.iter().fold(0, |sum: u64, word| {
+            // A group begins where the page before is not in the set.
+            let starts = word & !(word << 1 | before);
+            before = word >> 63;
+            sum.saturating_add(starts.count_ones().into())
+        })
+    }
+
     /// Groups of consecutive pages.
     fn groups(&self) -> impl Iterator<Item = Range<u64>> {
         let mut next = 0;
@@ -169,6 +188,8 @@ mod tests {
             }))
             .unwrap();
             prop_assert_eq!(RunMap::new(bits.runs(0x1000, 0, most)).unwrap(), expected);
+            prop_assert_eq!(bits.group_count(), bits.groups().count() as u64);
+            prop_assert_eq!(bits.listed(0x1000, 0, most), bits.runs(0x1000, 0, most).collect::<Vec<_>>());
             prop_assert_eq!(bits.count(), (0..pages).filter(|page| set(*page)).count() as u64);
             prop_assert_eq!(bits.clone().without(&bits).count(), 0);
         }

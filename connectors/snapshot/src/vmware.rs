@@ -130,6 +130,7 @@ pub fn parse(input: &dyn ReadAt) -> Result<State> {
     }
     let narrow = header.magic.get() == OLD_MAGIC;
     let mut found = Found::default();
+    let mut taken: u64 = 0;
     for number in 0..u64::from(groups) {
         let at = number.saturating_mul(GROUP).saturating_add(HEADER);
         let group: Group = view.read(at, "a group")?;
@@ -144,6 +145,15 @@ pub fn parse(input: &dyn ReadAt) -> Result<State> {
         let end = end.ok_or_else(|| {
             view.bad(at.saturating_add(64), "a group inside the file", format!("{size:#x} bytes at {offset:#x}"))
         })?;
+        // Groups that all name the same tags would cost more than the file has bytes.
+        taken = taken.saturating_add(size);
+        if taken > view.size() {
+            return Err(view.bad(
+                at.saturating_add(64),
+                "groups that lie apart in the file",
+                format!("{taken:#x} bytes of groups in {:#x}", view.size()),
+            ));
+        }
         let mut at = offset;
         while at < end {
             let Some((tag, next)) = tag(&view, at, narrow)? else { break };

@@ -2,7 +2,10 @@
 //!
 //! Owns: the description of format, memory and kernel. Must not know: how any of it was found out.
 
-use std::sync::Arc;
+mod content;
+mod facts;
+
+use std::{fs::Metadata, sync::Arc};
 
 use clap::Args;
 use memflow_core::{
@@ -11,9 +14,14 @@ use memflow_core::{
 };
 use serde::Serialize;
 
+use self::{
+    content::{ContentRecord, GapsRecord},
+    facts::FactsRecord,
+};
 use super::control::word;
 use crate::{
-    failure::{Outcome, Status},
+    failure::{Failure, Outcome, Status},
+    interrupt,
     output::{Align, Hex, Io, Table, escape, plural, size},
     target::{Target, TargetArgs},
 };
@@ -21,15 +29,25 @@ use crate::{
 /// Arguments of `memflow info`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-With --verbose, also every run of physical memory, the registers of each vCPU, and how the kernel was found, step by step. \
-A target in which no operating system is recognised is described all the same, with exit code 3.
+With --verbose, also every run of physical memory with its place in the file, what VMCOREINFO says, the registers of each \
+vCPU, and how the kernel was found, step by step. A target in which no operating system is recognised is described all the same, with exit code 3.
 
-JSON: {\"target\": {name, format, notes, live, state, read_only, memory_size, runs: [{start, size}], vcpus: [{cr0, cr3, cr4, efer, \
-rip} or {ttbr0_el1, ttbr1_el1, tcr_el1, sctlr_el1, vbar_el1, pc}]}, \"kernel\": {system, release, version, hostname, architecture, base, build_id, page_table_root, evidence} or null, \
-\"metrics\": [{target, reads: {calls, operations, failed, bytes, seconds}, writes: as reads}], \"problems\": […]}.")]
+What is missing is told apart: gaps are addresses that the machine may have had and the target does not; of those, some were left out on \
+purpose. What is damaged shows only when it is read: --pages reads all memory, and counts pages of zeros too.
+
+JSON: {\"target\": {name, format, notes, live, state, read_only, file_size, memory_size, runs: [{start, size, offset}], gaps: {count, \
+size, left_out}, content: {pages, zero_pages, unreadable, places: [{start, size, reason}], complete} with --pages, facts: {machine, \
+directory_table, vmcoreinfo: {size, values: [[name, value]]}, windows: {build, processors, pae, debugger_data, loaded_modules, \
+active_processes, pfn_database, bug_check: {code, parameters}, time}}, vcpus: [{cr0, cr2, cr3, cr4, efer, rip, rsp} or {ttbr0_el1, \
+ttbr1_el1, tcr_el1, sctlr_el1, vbar_el1, pc, sp}]}, \"kernel\": {system, release, version, hostname, architecture, base, build_id, \
+page_table_root, evidence} or null, \"metrics\": [{target, reads: {calls, operations, failed, bytes, seconds}, writes: as reads}], \
+\"problems\": […]}.")]
 pub(crate) struct InfoArgs {
     #[command(flatten)]
     target: TargetArgs,
+    /// Read all memory: count pages of zeros, and find what cannot be read
+    #[arg(long)]
+    pages: bool,
 }
 
 #[derive(Serialize)]
@@ -48,8 +66,13 @@ struct TargetRecord {
     live: bool,
     state: Option<&'static str>,
     read_only: bool,
+    file_size: Option<u64>,
     memory_size: u64,
     runs: Vec<RunRecord>,
+    gaps: GapsRecord,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<ContentRecord>,
+    facts: FactsRecord,
     vcpus: Vec<VcpuRecord>,
 }
 
@@ -57,6 +80,8 @@ struct TargetRecord {
 struct RunRecord {
     start: Hex,
     size: u64,
+    /// Where its bytes are in the file; of a compressed one, among the unpacked bytes.
+    offset: Hex,
 }
 
 #[derive(Serialize)]
@@ -71,10 +96,12 @@ enum VcpuRecord {
 #[derive(Serialize, Default, Clone, Copy)]
 struct X86Record {
     cr0: Option<Hex>,
+    cr2: Option<Hex>,
     cr3: Option<Hex>,
     cr4: Option<Hex>,
     efer: Option<Hex>,
     rip: Option<Hex>,
+    rsp: Option<Hex>,
 }
 
 #[derive(Serialize, Default, Clone, Copy)]
@@ -85,6 +112,7 @@ struct AArch64Record {
     sctlr_el1: Option<Hex>,
     vbar_el1: Option<Hex>,
     pc: Option<Hex>,
+    sp: Option<Hex>,
 }
 
 #[derive(Serialize)]
@@ -139,8 +167,24 @@ pub(crate) fn run(args: &InfoArgs, io: &mut Io<'_>) -> Outcome {
             (None, Status::Incomplete)
         }
     };
+    let content = args.pages.then(|| {
+        let _results = interrupt::Unfinished::results();
+        ContentRecord::read(&**target.memory(), io.quiet())
+    });
+    let interrupted = content.as_ref().is_some_and(|content| !content.complete);
+    let status = match content.as_ref().map(ContentRecord::problems).filter(|problems| !problems.is_empty()) {
+        Some(unreadable) => {
+            unreadable.iter().for_each(|problem| io.warn(problem));
+            problems.extend(unreadable);
+            Status::Incomplete
+        }
+        None => status,
+    };
+    if interrupted {
+        problems.push("interrupted; what was read until then is told".to_owned());
+    }
     let document = Document {
-        target: target_record(&target, state),
+        target: target_record(&target, state, content),
         kernel: os.as_deref().map(kernel_record),
         metrics: target.metrics().into_iter().map(metrics_record).collect(),
         problems,
@@ -151,10 +195,13 @@ pub(crate) fn run(args: &InfoArgs, io: &mut Io<'_>) -> Outcome {
         let verbose = io.verbose();
         io.print(table(&document, verbose))?;
     }
+    if interrupted {
+        return Err(Failure::Interrupted);
+    }
     failure.map_or(Ok(status), Err)
 }
 
-fn target_record(target: &Target, state: Option<&'static str>) -> TargetRecord {
+fn target_record(target: &Target, state: Option<&'static str>, content: Option<ContentRecord>) -> TargetRecord {
     let memory = target.memory();
     let metadata = memory.metadata();
     let runs = metadata.runs.runs().iter();
@@ -165,8 +212,15 @@ fn target_record(target: &Target, state: Option<&'static str>) -> TargetRecord {
         live: metadata.liveness == Liveness::Live,
         state,
         read_only: metadata.read_only,
+        // Devices have lengths of their own.
+        file_size: target.path().and_then(|path| path.metadata().ok()).filter(Metadata::is_file).map(|file| file.len()),
         memory_size: metadata.runs.total_bytes(),
-        runs: runs.map(|run| RunRecord { start: run.range.start().into(), size: run.range.len() }).collect(),
+        runs: runs
+            .map(|run| RunRecord { start: run.range.start().into(), size: run.range.len(), offset: Hex(run.offset) })
+            .collect(),
+        gaps: GapsRecord::new(&**memory),
+        content,
+        facts: FactsRecord::new(memory.facts()),
         vcpus: memory.facts().vcpus.iter().map(vcpu_record).collect(),
     }
 }
@@ -187,10 +241,12 @@ fn vcpu_record(vcpu: &VcpuRegisters) -> VcpuRecord {
     match vcpu {
         VcpuRegisters::X86(registers) => VcpuRecord::X86(X86Record {
             cr0: registers.cr0.map(Hex),
+            cr2: registers.cr2.map(Hex),
             cr3: registers.cr3.map(Hex),
             cr4: registers.cr4.map(Hex),
             efer: registers.efer.map(Hex),
             rip: registers.rip.map(Hex),
+            rsp: registers.rsp.map(Hex),
         }),
         VcpuRegisters::AArch64(registers) => VcpuRecord::AArch64(AArch64Record {
             ttbr0_el1: registers.ttbr0_el1.map(Hex),
@@ -199,6 +255,7 @@ fn vcpu_record(vcpu: &VcpuRegisters) -> VcpuRecord {
             sctlr_el1: registers.sctlr_el1.map(Hex),
             vbar_el1: registers.vbar_el1.map(Hex),
             pc: registers.pc.map(Hex),
+            sp: registers.sp.map(Hex),
         }),
         _ => VcpuRecord::Other {},
     }
@@ -217,16 +274,17 @@ impl VcpuRecord {
     /// The registers that are known, in a line.
     fn line(&self) -> String {
         let all: &[(&str, Option<Hex>)] = match *self {
-            Self::X86(X86Record { cr0, cr3, cr4, efer, rip }) => {
-                &[("cr0", cr0), ("cr3", cr3), ("cr4", cr4), ("efer", efer), ("rip", rip)]
+            Self::X86(X86Record { cr0, cr2, cr3, cr4, efer, rip, rsp }) => {
+                &[("cr0", cr0), ("cr2", cr2), ("cr3", cr3), ("cr4", cr4), ("efer", efer), ("rip", rip), ("rsp", rsp)]
             }
-            Self::AArch64(AArch64Record { ttbr0_el1, ttbr1_el1, tcr_el1, sctlr_el1, vbar_el1, pc }) => &[
+            Self::AArch64(AArch64Record { ttbr0_el1, ttbr1_el1, tcr_el1, sctlr_el1, vbar_el1, pc, sp }) => &[
                 ("ttbr0", ttbr0_el1),
                 ("ttbr1", ttbr1_el1),
                 ("tcr", tcr_el1),
                 ("sctlr", sctlr_el1),
                 ("vbar", vbar_el1),
                 ("pc", pc),
+                ("sp", sp),
             ],
             Self::Other {} => &[],
         };
@@ -261,6 +319,9 @@ fn table(document: &Document, verbose: bool) -> Table {
     for note in &target.notes {
         row("", note);
     }
+    if let Some(bytes) = target.file_size {
+        row("file", &size(bytes));
+    }
     row(
         "memory",
         &format!(
@@ -273,11 +334,20 @@ fn table(document: &Document, verbose: bool) -> Table {
     );
     if verbose {
         for run in &target.runs {
-            let Hex(start) = run.start;
+            let (Hex(start), Hex(offset)) = (run.start, run.offset);
             // A run is never empty, and its last byte exists.
             let last = start.saturating_add(run.size.saturating_sub(1));
-            row("", &format!("{start:#014x}-{last:#014x}  {}", size(run.size)));
+            row("", &format!("{start:#014x}-{last:#014x}  {} at {offset:#x}", size(run.size)));
         }
+    }
+    if let Some(gaps) = target.gaps.line() {
+        row("not there", &gaps);
+    }
+    if let Some(content) = &target.content {
+        row("content", &content.line());
+    }
+    for (name, value) in target.facts.lines(verbose) {
+        row(name, &value);
     }
     if let Some(state) = target.state {
         row("state", state);

@@ -5,7 +5,7 @@
 
 use memflow_core::{
     PhysAddr,
-    os::Os,
+    os::{Listing, Os, ProcessInfo},
     paging::{MapBudget, Mapping, ReverseMapBuilder},
 };
 use serde::Serialize;
@@ -85,26 +85,37 @@ fn collect(os: &dyn Os) -> Outcome<(Vec<Owner>, ReverseMapBuilder, Vec<String>)>
     let mut builder = ReverseMapBuilder::default();
     let mut owners = vec![Owner { pid: None, name: "[kernel]".to_owned() }];
     builder.add(os.kernel_space(), &**os.physical_memory(), None, MapBudget::default())?;
-    let list = os.processes()?;
+    let (added, problems) = add_processes(os, &os.processes()?, &mut builder);
+    owners.extend(added.into_iter().map(|info| Owner { pid: Some(info.pid), name: info.name }));
+    Ok((owners, builder, problems))
+}
+
+/// Adds the own half of every listed process to a map, one space for each that is returned, and says what could not be had.
+pub(super) fn add_processes(
+    os: &dyn Os,
+    list: &Listing<ProcessInfo>,
+    builder: &mut ReverseMapBuilder,
+) -> (Vec<ProcessInfo>, Vec<String>) {
+    let mut owners = Vec::new();
     let mut problems: Vec<String> =
         list.problems.iter().map(|problem| format!("the process list is incomplete: {problem}")).collect();
     // Threads of the kernel, and processes that have ended, have no space.
     for info in list.items.iter().filter(|info| info.root.is_some() && !info.kernel_thread) {
         let added = os.open(info).and_then(|process| match process.address_space() {
             Some(space) => {
-                // The upper half is the kernel's, which is there already.
+                // The upper half is the kernel's, and the same in all.
                 let range = lower_half(space);
                 builder.add(space, process.physical_memory(), range, MapBudget::default()).map(Some)
             }
             None => Ok(None),
         });
         match added {
-            Ok(Some(_)) => owners.push(Owner { pid: Some(info.pid), name: info.name.clone() }),
+            Ok(Some(_)) => owners.push(info.clone()),
             Ok(None) => {}
             Err(error) => problems.push(format!("process {} was not looked at: {error}", info.pid)),
         }
     }
-    Ok((owners, builder, problems))
+    (owners, problems)
 }
 
 fn table(mappings: &[Record]) -> Table {

@@ -73,30 +73,28 @@ impl RunMap {
     /// # Errors
     /// [`Error::Overlap`] when two runs hold the same address, [`Error::Range`] when a run leaves the source's 2^64 bytes.
     pub fn new(runs: impl IntoIterator<Item = Run>) -> Result<Self> {
-        let mut sorted: Vec<Run> = runs.into_iter().filter(|run| !run.range.is_empty()).collect();
-        sorted.sort_by_key(|run| run.range.start());
-        let mut runs: Vec<Run> = Vec::with_capacity(sorted.len());
-        for run in sorted {
-            if run.offset.checked_add(run.range.len()).is_none() {
-                return Err(Error::Range { address: run.range.start().into(), len: run.range.len() });
-            }
-            if let Some(previous) = runs.last_mut() {
-                if previous.range.intersection(&run.range).is_some() {
-                    return Err(Error::Overlap { first: previous.range, second: run.range });
-                }
-                let joined = previous.range.len().checked_add(run.range.len());
-                let follows = previous.range.end() == Some(run.range.start())
-                    && previous.offset.checked_add(previous.range.len()) == Some(run.offset);
-                if let (true, Some(range)) =
-                    (follows, joined.and_then(|len| PhysRange::new(previous.range.start(), len)))
-                {
-                    previous.range = range;
-                    continue;
-                }
-            }
-            runs.push(run);
+        let mut runs: Vec<Run> = runs.into_iter().filter(|run| !run.range.is_empty()).collect();
+        // Millions of runs are as large as the file that lists them: nothing is copied, and what is in order is not sorted.
+        if !runs.is_sorted_by_key(|run| run.range.start()) {
+            runs.sort_unstable_by_key(|run| (run.range.start(), run.offset));
         }
-        Ok(Self { runs })
+        let mut problem = None;
+        runs.dedup_by(|run, previous| match join(previous, run) {
+            Ok(Some(range)) => {
+                previous.range = range;
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                problem.get_or_insert(error);
+                false
+            }
+        });
+        // The first has no one before it to be joined with.
+        match problem.map_or_else(|| runs.first().map_or(Ok(()), inside), Err) {
+            Ok(()) => Ok(Self { runs }),
+            Err(error) => Err(error),
+        }
     }
 
     /// One run from address zero: a flat image of `len` bytes.
@@ -143,6 +141,26 @@ impl RunMap {
             next: self.index_at_or_after(range.start()),
         }
     }
+}
+
+/// Refuses a run that leaves the source's 2^64 bytes.
+fn inside(run: &Run) -> Result<()> {
+    match run.offset.checked_add(run.range.len()) {
+        Some(_) => Ok(()),
+        None => Err(Error::Range { address: run.range.start().into(), len: run.range.len() }),
+    }
+}
+
+/// The range of both if `run` continues `previous` in memory and in the source.
+fn join(previous: &Run, run: &Run) -> Result<Option<PhysRange>> {
+    inside(run)?;
+    if previous.range.intersection(&run.range).is_some() {
+        return Err(Error::Overlap { first: previous.range, second: run.range });
+    }
+    let follows = previous.range.end() == Some(run.range.start())
+        && previous.offset.checked_add(previous.range.len()) == Some(run.offset);
+    let joined = previous.range.len().checked_add(run.range.len()).filter(|_| follows);
+    Ok(joined.and_then(|len| PhysRange::new(previous.range.start(), len)))
 }
 
 impl fmt::Display for RunMap {

@@ -156,14 +156,6 @@ impl Guests {
         std::fs::rename(&work, &folder).at(folder)
     }
 
-    /// As [`boot_live`](Self::boot_live), with files and a script beside the guest's own.
-    ///
-    /// # Errors
-    /// As [`Guests::ensure`].
-    pub fn boot_live_with(&self, spec: &Spec, live: &Live, addition: Addition) -> Result<RunningGuest> {
-        self.boot_by(spec, Some(addition), |boot, folder| RunningGuest::run(spec, live.command(spec, boot), folder))
-    }
-
     /// Boots a guest that stays alive until the value is dropped; its kernel is taken from the captured one's folder.
     ///
     /// # Errors

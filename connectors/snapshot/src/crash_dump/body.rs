@@ -109,9 +109,19 @@ pub(super) fn bitmap(view: &View<'_>, header: &Header, options: ParseOptions) ->
     let bitmap = Bitmap::read(view, bits_at, bits, "the bitmap")?;
     let room = view.size().saturating_sub(first_page).div_ceil(PAGE);
     let count = bitmap.count();
-    let most = if options.partial { room } else { u64::MAX };
-    let runs: Vec<Run> = bitmap.runs(PAGE, first_page, most).collect();
-    Ok(Body { runs, missing: pages.saturating_sub(count).saturating_add(count.saturating_sub(most)) })
+    // Before any run is made: a bitmap can list more of them than the file has room for pages.
+    if count > room && !options.partial {
+        return Err(view.bad(
+            first_page,
+            format!("the {count:#x} pages of the bitmap"),
+            format!(
+                "room for {room:#x} before the end of the file at {:#x}; it looks truncated, copy it again or open it as a partial image",
+                view.size()
+            ),
+        ));
+    }
+    let runs = bitmap.listed(PAGE, first_page, room);
+    Ok(Body { runs, missing: pages.saturating_sub(count).saturating_add(count.saturating_sub(room)) })
 }
 
 /// Where a bitmap and its pages are.

@@ -28,8 +28,8 @@ use crate::{
 
 /// Program headers read at one time.
 const HEADERS_PER_READ: u64 = 1024;
-/// Length of the longest note segment that is read: room for the registers of some ten thousand vCPUs.
-const MAX_NOTE_BYTES: u64 = 64 << 20;
+/// Bytes of notes that are read, over all segments: room for the registers of some ten thousand vCPUs.
+const MAX_NOTE_BYTES: u64 = 16 << 20;
 
 /// One program header, of either class.
 #[derive(Clone, Copy, Debug)]
@@ -80,10 +80,12 @@ pub fn parse(input: &dyn ReadAt, options: ParseOptions) -> Result<ParsedImage> {
     }
     let mut notes = Notes::new(header.machine);
     let mut loads = Vec::new();
+    // Segments that all name the same notes would cost more than the file has bytes.
+    let mut note_bytes = MAX_NOTE_BYTES.min(view.size());
     for_each_segment(&view, &header, |segment| {
         match segment.kind {
             raw::SEGMENT_LOAD => loads.push(segment),
-            raw::SEGMENT_NOTE => read_notes(&view, options, &segment, &mut notes, &mut image.notes)?,
+            raw::SEGMENT_NOTE => read_notes(&view, options, &segment, &mut notes, &mut note_bytes, &mut image.notes)?,
             _ => {}
         }
         Ok(())
@@ -263,15 +265,22 @@ fn read_notes(
     options: ParseOptions,
     segment: &Segment,
     notes: &mut Notes,
+    budget: &mut u64,
     remarks: &mut Vec<String>,
 ) -> Result<()> {
-    let read = || {
-        if segment.filesz > MAX_NOTE_BYTES {
-            return Err(view.bad(
-                segment.header,
-                format!("at most {MAX_NOTE_BYTES:#x} bytes of notes in segment {}", segment.index),
-                format!("{:#x}", segment.filesz),
-            ));
+    let mut read = || {
+        // What leaves the file is told as that, below.
+        let inside = segment.filesz <= view.size();
+        match budget.checked_sub(segment.filesz) {
+            Some(rest) => *budget = rest,
+            None if inside => {
+                return Err(view.bad(
+                    segment.header,
+                    format!("at most {:#x} bytes of notes in all segments", MAX_NOTE_BYTES.min(view.size())),
+                    format!("more, with the {:#x} of segment {}", segment.filesz, segment.index),
+                ));
+            }
+            None => {}
         }
         view.bytes(segment.offset, segment.filesz, &format!("notes in segment {}", segment.index))
     };

@@ -22,8 +22,9 @@ use memflow_core::{
 use super::parse::Segment;
 use crate::{image::ParseOptions, input::View};
 
-/// Bytes compared, over all segments, to see whether memory that is there twice is the same; some hundred times a kernel's text.
-const MAX_COMPARED: u64 = 1 << 30;
+/// Bytes compared, over all segments, to see whether memory that is there twice is the same; several times a kernel's image. A file in
+/// which segments lie apart has no more of them than it is long.
+const MAX_COMPARED: u64 = 256 << 20;
 
 /// A piece of a segment that was accepted.
 struct Placed {
@@ -117,13 +118,14 @@ fn resolve_overlaps(
     pieces.sort_by_key(|piece| (piece.run.range.start(), piece.index));
     let mut runs: Vec<Run> = Vec::with_capacity(pieces.len());
     let mut last: Option<Placed> = None;
-    let mut budget = MAX_COMPARED;
+    let most = MAX_COMPARED.min(view.size());
+    let mut budget = most;
     for mut piece in pieces {
         if let Some(previous) = &last
             && let Some(shared) = previous.run.range.intersection(&piece.run.range)
         {
             // `runs` is disjoint and sorted, so its last run is the only one that reaches up to this piece.
-            let same = same_memory(view, &previous.run, &piece.run, shared, &mut budget)?;
+            let same = same_memory(view, &previous.run, &piece.run, shared, &mut budget, most)?;
             if !same {
                 let text = format!("segments {} and {} hold different bytes for {shared}", previous.index, piece.index);
                 if !options.partial {
@@ -149,7 +151,14 @@ fn resolve_overlaps(
 }
 
 /// Whether two runs have the same bytes for the addresses in `shared`.
-fn same_memory(view: &View<'_>, first: &Run, second: &Run, shared: PhysRange, budget: &mut u64) -> Result<bool> {
+fn same_memory(
+    view: &View<'_>,
+    first: &Run,
+    second: &Run,
+    shared: PhysRange,
+    budget: &mut u64,
+    most: u64,
+) -> Result<bool> {
     let place =
         |run: &Run| shared.start().offset_from(run.range.start()).and_then(|inside| run.offset.checked_add(inside));
     let (Some(a), Some(b)) = (place(first), place(second)) else { return Ok(false) };
@@ -161,7 +170,7 @@ fn same_memory(view: &View<'_>, first: &Run, second: &Run, shared: PhysRange, bu
         None => {
             return Err(view.bad(
                 b,
-                format!("at most {MAX_COMPARED:#x} bytes of physical memory stored twice"),
+                format!("at most {most:#x} bytes of physical memory stored twice"),
                 format!("more, at {shared}"),
             ));
         }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use memflow_core::{
     Error, Result,
-    memory::{MachineKind, RunMap},
+    memory::{MachineKind, Run, RunMap},
 };
 
 pub(crate) use self::parts::{belong_together, is_part};
@@ -73,8 +73,8 @@ pub(crate) fn parse_parts(
     let (mut runs, mut excluded, mut parts) = (Vec::new(), Vec::new(), Parts::default());
     for file in &files {
         let held = file.pages(parts.end(), options, &mut image.notes)?;
-        runs.extend(held.runs);
-        excluded.extend(held.excluded);
+        append(&mut runs, held.runs);
+        append(&mut excluded, held.excluded);
         parts.push(held.pages);
     }
     image.runs = RunMap::new(runs)?;
@@ -95,6 +95,15 @@ pub(crate) fn parse_parts(
         ));
     }
     Ok(PackedImage { image, excluded, blocks: Box::new(parts) })
+}
+
+/// Adds a list; the first, which is the only one but for split dumps, is not copied.
+fn append(list: &mut Vec<Run>, mut more: Vec<Run>) {
+    if list.is_empty() {
+        *list = more;
+    } else {
+        list.append(&mut more);
+    }
 }
 
 /// Takes VMCOREINFO and the registers, which have places of their own.

@@ -91,8 +91,8 @@ impl DumpFile {
         }
         let left_out = memory.within(self.part()).without(&dumped);
         Ok(Held {
-            runs: dumped.runs(header.block_size, start, room).collect(),
-            excluded: left_out.runs(header.block_size, 0, u64::MAX).collect(),
+            runs: dumped.listed(header.block_size, start, room),
+            excluded: left_out.listed(header.block_size, 0, u64::MAX),
             pages: Pages::new(self.input.clone(), header.descriptors, header.block_size, count.min(room)),
         })
     }

@@ -2,9 +2,11 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod crash_dump;
+pub mod flattened;
 pub mod kdump;
 pub mod migration;
 pub mod packed;
+pub mod vmware;
 pub mod xen;
 
 use std::path::{Path, PathBuf};
