@@ -20,6 +20,7 @@ mod container;
 pub mod crash_dump;
 mod detect;
 pub mod elf;
+mod facts_note;
 pub mod firmware;
 mod flattened;
 mod image;
@@ -32,6 +33,7 @@ mod plugin;
 mod raw;
 pub mod unpack;
 pub mod vmware;
+mod write;
 
 pub use self::{
     container::Container,
@@ -42,4 +44,5 @@ pub use self::{
     options::{OnProgress, OpenOptions, Progress},
     plugin::Plugin,
     raw::{MemoryLayout, raw_layouts},
+    write::{Copied, DumpCompression, DumpFormat, Gaps, Sink, WriteOptions, Written, write},
 };

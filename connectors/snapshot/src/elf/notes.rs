@@ -20,7 +20,10 @@ use memflow_core::{
 use zerocopy::{FromBytes, little_endian::U64};
 
 use super::raw::{self, NoteHeader, PrStatus32, PrStatus64, QemuCpuState};
-use crate::input::View;
+use crate::{
+    facts_note::{self, Told},
+    input::View,
+};
 
 /// The version of the register note that is known.
 const QEMU_STATE_VERSION: u32 = 1;
@@ -31,6 +34,8 @@ pub(crate) struct Notes {
     statuses: Vec<X86Registers>,
     states: Vec<X86Registers>,
     vmcoreinfo: Option<Vec<u8>>,
+    /// What a dump of our own tells.
+    told: Option<Told>,
     of_process: bool,
     of_machine: bool,
     /// Register notes that were not understood.
@@ -52,6 +57,7 @@ impl Notes {
             statuses: Vec::new(),
             states: Vec::new(),
             vmcoreinfo: None,
+            told: None,
             of_process: false,
             of_machine: false,
             unread: 0,
@@ -102,6 +108,17 @@ impl Notes {
         let registers = if self.states.is_empty() { self.statuses } else { self.states };
         facts.vcpus = registers.into_iter().map(VcpuRegisters::X86).collect();
         facts.vmcoreinfo = self.vmcoreinfo;
+        let Some(Told { vcpus, directory_table, windows, unread }) = self.told else { return };
+        // It knows more than the notes of others, which say the same as far as they go.
+        facts.vcpus = vcpus;
+        facts.directory_table = directory_table;
+        facts.windows = windows;
+        if unread > 0 {
+            remarks.push(format!(
+                "{unread} lines of the note {} are left aside: they are not understood",
+                facts_note::NAME
+            ));
+        }
     }
 
     fn take(&mut self, note: &Note<'_>) {
@@ -122,6 +139,10 @@ impl Notes {
                 self.of_machine = true;
                 // The first counts; nobody writes two.
                 self.vmcoreinfo.get_or_insert_with(|| note.desc.to_vec());
+            }
+            (name, facts_note::KIND) if name == facts_note::NAME.as_bytes() => {
+                self.of_machine = true;
+                self.told.get_or_insert_with(|| facts_note::parse(note.desc));
             }
             _ => {}
         }
