@@ -10,6 +10,7 @@
 //! Keeps: what a format cannot tell is refused with the way out, unless it was asked for by name; then how much that was is told.
 
 mod elf;
+mod kdump;
 mod lime;
 mod notes;
 mod pipeline;
@@ -17,7 +18,7 @@ mod raw;
 mod source;
 mod stream;
 
-use std::{fmt, num::NonZero, ops::ControlFlow, thread};
+use std::{fmt, io, num::NonZero, ops::ControlFlow, thread};
 
 use memflow_core::{Error, PhysicalMemory, Result};
 
@@ -36,6 +37,19 @@ pub trait Sink {
     /// # Errors
     /// As [`write`](Self::write).
     fn skip(&mut self, len: u64) -> Result<()>;
+
+    /// True when bytes that were written can be written over.
+    fn can_patch(&self) -> bool {
+        false
+    }
+
+    /// Writes over bytes that were written or skipped before.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), and for a sink that cannot.
+    fn patch(&mut self, _offset: u64, _bytes: &[u8]) -> Result<()> {
+        Err(Error::io("writing over what was written", io::ErrorKind::Unsupported.into()))
+    }
 }
 
 /// A format that can be written.
@@ -48,6 +62,8 @@ pub enum DumpFormat {
     Lime,
     /// An ELF core: gaps, and all that is known of the machine.
     Elf,
+    /// kdump-compressed: as an ELF core, and what was left out is told from gaps. For sinks that can be written over.
+    Kdump,
 }
 
 impl fmt::Display for DumpFormat {
@@ -56,6 +72,7 @@ impl fmt::Display for DumpFormat {
             Self::Raw => "raw",
             Self::Lime => "LiME",
             Self::Elf => "ELF core",
+            Self::Kdump => "kdump",
         })
     }
 }
@@ -64,6 +81,12 @@ impl fmt::Display for DumpFormat {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum DumpCompression {
+    /// Not at all: the pages of a kdump as they are.
+    None,
+    /// zlib, which every tool for kdumps reads; of kdump only.
+    Zlib,
+    /// snappy, faster and larger; of kdump only.
+    Snappy,
     /// Zstandard: of other formats than kdump in frames of 1 MiB with a seek table, so that it is read at random.
     Zstd,
 }
@@ -131,8 +154,6 @@ pub struct Written {
     pub filled: u64,
     /// Bytes that were left out of the source and are a gap now like memory that never was.
     pub left_out: u64,
-    /// What is known of the machine and the format has no place for.
-    pub notes: Vec<String>,
 }
 
 /// Writes all physical memory, with what is known of its machine.
@@ -172,6 +193,20 @@ pub struct Written {
 pub fn write(memory: &dyn PhysicalMemory, sink: &mut dyn Sink, options: &WriteOptions<'_>) -> Result<Written> {
     let source = Source::new(memory, options.gaps)?;
     let left_out = source.excluded.iter().fold(0, |sum: u64, range| sum.saturating_add(range.len()));
+    if options.format == DumpFormat::Kdump {
+        kdump::write(&source, sink, options)?;
+        return Ok(Written { filled: source.filled(), ..Written::default() });
+    }
+    let compressed = match options.compression {
+        None | Some(DumpCompression::None) => false,
+        Some(DumpCompression::Zstd) => true,
+        Some(DumpCompression::Zlib | DumpCompression::Snappy) => {
+            return Err(Error::Unsupported {
+                what: format!("{} with compression other than zstd", options.format),
+                why: "zlib and snappy are for the pages of a kdump".to_owned(),
+            });
+        }
+    };
     if left_out > 0 && options.gaps.is_none() {
         return Err(Error::Unsupported {
             what: format!("{left_out:#x} bytes of memory that the source left out, as {}", options.format),
@@ -182,13 +217,8 @@ pub fn write(memory: &dyn PhysicalMemory, sink: &mut dyn Sink, options: &WriteOp
     let items: Vec<Item> = match options.format {
         DumpFormat::Raw => raw::items(&source)?,
         DumpFormat::Lime => lime::items(&source),
-        DumpFormat::Elf => elf::items(&source),
+        DumpFormat::Elf | DumpFormat::Kdump => elf::items(&source),
     };
-    let compressed = options.compression == Some(DumpCompression::Zstd);
     stream::write(&source, items, compressed, sink, options)?;
-    Ok(Written {
-        filled: source.filled(),
-        left_out: if options.gaps == Some(Gaps::Gap) { left_out } else { 0 },
-        notes: Vec::new(),
-    })
+    Ok(Written { filled: source.filled(), left_out: if options.gaps == Some(Gaps::Gap) { left_out } else { 0 } })
 }
