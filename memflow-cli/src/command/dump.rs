@@ -4,14 +4,14 @@
 //! still, how any format is laid out.
 //! Keeps: a byte that was not read is never written, unless the caller asked for zeros by name; then their number is told.
 
-use std::{cell::RefCell, fmt::Display, ops::ControlFlow, path::PathBuf};
+use std::{cell::RefCell, fmt::Display, num::NonZero, ops::ControlFlow, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use memflow_core::{
     Error, MemoryView, MemoryViewExt, PhysAddr, PhysRange, PhysicalMemory, VirtAddr, VirtRange,
     address::MIB,
     error::Reason,
-    memory::Piece,
+    memory::{Liveness, Piece},
     os::{Os, Process},
     view::PhysicalView,
 };
@@ -244,6 +244,10 @@ fn everything(args: &DumpArgs, target: &Target, io: &mut Io<'_>) -> Outcome {
         Fill::Zero => Gaps::Zero,
         Fill::Gap => Gaps::Gap,
     });
+    // Calls to a machine follow each other: it answers no sooner when two ask, and one that fails or hangs is asked once.
+    if memory.metadata().liveness == Liveness::Live && memory.direct_map().is_none() {
+        options.threads = Some(NonZero::<usize>::MIN);
+    }
     let mut dump = Dump::create(args, target, runs.total_bytes(), io)?;
     let copied = dump.write(&**memory, &options);
     dump.finish(copied, name, io)
