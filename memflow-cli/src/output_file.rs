@@ -134,6 +134,24 @@ impl OutputFile {
         Ok(())
     }
 
+    /// True when what was written can be written over.
+    pub(crate) fn can_patch(&self) -> bool {
+        matches!(self.sink, Sink::Partial { .. })
+    }
+
+    /// Writes over bytes that were written or skipped before.
+    pub(crate) fn patch(&mut self, offset: u64, bytes: &[u8]) -> Outcome<()> {
+        let Sink::Partial { file, .. } = &mut self.sink else {
+            return Err(self.failed(io::ErrorKind::Unsupported.into()));
+        };
+        let end = self.len;
+        let written = file
+            .seek(SeekFrom::Start(offset))
+            .and_then(|_| file.write_all(bytes))
+            .and_then(|()| file.seek(SeekFrom::Start(end)));
+        written.map(drop).map_err(|error| self.failed(error))
+    }
+
     /// Brings every byte to the disk, and then the file to its name.
     pub(crate) fn finish(self) -> Outcome<()> {
         let path = self.path;

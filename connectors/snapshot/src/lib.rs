@@ -21,6 +21,7 @@ mod container;
 pub mod crash_dump;
 mod detect;
 pub mod elf;
+mod facts_note;
 pub mod firmware;
 mod flattened;
 mod image;
@@ -36,6 +37,7 @@ mod raw;
 mod split;
 mod unpack;
 pub mod vmware;
+mod write;
 
 pub use self::{
     container::Container,
@@ -46,4 +48,5 @@ pub use self::{
     options::{OnProgress, OpenOptions, Progress},
     plugin::Plugin,
     raw::{MemoryLayout, raw_layouts},
+    write::{Copied, DumpCompression, DumpFormat, Gaps, Sink, WriteOptions, Written, write},
 };

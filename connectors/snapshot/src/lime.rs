@@ -31,7 +31,7 @@ use crate::{
 pub(crate) const MAGIC: u32 = 0x4c69_4d45;
 /// "AVML", the first four bytes of what AVML calls version 2.
 const AVML_MAGIC: u32 = 0x4c4d_5641;
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 const HEADER: u64 = 32;
 /// Most zeros between two ranges, or after the last.
 const MAX_PADDING: u64 = 1 << 20;

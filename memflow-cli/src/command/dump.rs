@@ -1,20 +1,21 @@
 //! `memflow dump`: memory to a file.
 //!
-//! Owns: what is dumped, in which format, and what becomes of memory that cannot be read. Must not know: how files become whole, how a
-//! target stands still.
+//! Owns: what is dumped, and what becomes of memory that cannot be read. Must not know: how files become whole, how a target stands
+//! still, how any format is laid out.
 //! Keeps: a byte that was not read is never written, unless the caller asked for zeros by name; then their number is told.
-//! Source of the LiME format: LiME, `doc/README.md` and `lime.h` (`lime_mem_range_header`, version 1).
 
-use std::path::PathBuf;
+use std::{cell::RefCell, fmt::Display, num::NonZero, ops::ControlFlow, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use memflow_core::{
-    Error, MemoryView, MemoryViewExt, PhysAddr, PhysRange, VirtAddr, VirtRange,
+    Error, MemoryView, MemoryViewExt, PhysAddr, PhysRange, PhysicalMemory, VirtAddr, VirtRange,
     address::MIB,
-    memory::Piece,
+    error::Reason,
+    memory::{Liveness, Piece},
     os::{Os, Process},
     view::PhysicalView,
 };
+use memflow_snapshot::{DumpCompression, DumpFormat, Gaps, Sink, WriteOptions, Written};
 use serde::Serialize;
 
 use super::address::resolve;
@@ -31,10 +32,6 @@ use crate::{
 
 /// Bytes copied at once.
 const STEP: u64 = 4 * MIB;
-/// The header of a range in a LiME file: magic, version, first address, last address, eight reserved bytes.
-const LIME_MAGIC: u32 = 0x4c69_4d45;
-/// The only version there is.
-const LIME_VERSION: u32 = 1;
 
 /// Arguments of `memflow dump`.
 #[derive(Args, Debug)]
@@ -43,7 +40,8 @@ Without --range, --region or --phys, all physical memory is written. RANGE is ST
 it, or START+LENGTH.
 
 FILE appears only when it is whole and on the disk, readable by its owner alone; - is standard output. A dump in which \
-something cannot be read fails and leaves no file; with --fill-gaps zero, zeros take its place, and how many is said.
+something cannot be read fails and leaves no file; with --fill-gaps zero, zeros take its place, and how many is said. So does one of \
+a dump from which memory was left out on purpose (kdump), as formats other than kdump cannot tell that from memory that never was.
 
 A live target whose connector can pause it stands still while its memory is copied, and runs again afterwards, whatever becomes of the \
 dump: also after an error or Ctrl-C. One that was paused before stays so. What is written of a target that cannot be paused, or with \
@@ -52,7 +50,7 @@ dump: also after an error or Ctrl-C. One that was paused before stays so. What i
 
 -o is the file here; name an OS layer with --os.
 
-JSON: {\"file\", \"format\", \"size\", \"filled\", \"live\", \"problems\"}; live if the target may have run meanwhile.", mut_arg("os", |os| os.short(None)))]
+JSON: {\"file\", \"format\", \"size\", \"filled\", \"left_out\", \"live\", \"problems\"}; live if the target may have run meanwhile.", mut_arg("os", |os| os.short(None)))]
 pub(crate) struct DumpArgs {
     #[command(flatten)]
     target: TargetArgs,
@@ -64,6 +62,9 @@ pub(crate) struct DumpArgs {
     /// Format of a dump of all physical memory
     #[arg(long, value_enum, default_value_t = Format::Lime, conflicts_with_all = ["range", "region", "phys"])]
     format: Format,
+    /// Compress a dump of all physical memory; it opens as it is, and is read at random
+    #[arg(long, value_enum, value_name = "HOW", conflicts_with_all = ["range", "region", "phys"])]
+    compress: Option<Compress>,
     /// What to write where memory cannot be read, or where a raw file would have a gap
     #[arg(long, value_enum, value_name = "WITH")]
     fill_gaps: Option<Fill>,
@@ -100,6 +101,23 @@ enum Format {
     Raw,
     /// LiME: each range of memory with its addresses; gaps stay gaps
     Lime,
+    /// ELF core: as LiME, with registers, VMCOREINFO and whatever else is known of the machine
+    Elf,
+    /// kdump-compressed: as ELF, compressed page by page; what the source left out stays left out. Not to a pipe
+    Kdump,
+}
+
+/// Compressions of dumps.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Compress {
+    /// Zstandard: frames of 1 MiB with a seek table, or each page of a kdump
+    Zstd,
+    /// zlib; kdump only, where it is what is done unless something else is asked for
+    Zlib,
+    /// snappy, faster and larger; kdump only
+    Snappy,
+    /// Nothing
+    None,
 }
 
 /// What stands in for memory that cannot be read.
@@ -107,6 +125,8 @@ enum Format {
 enum Fill {
     /// Zeros, as holes in the file where possible
     Zero,
+    /// Nothing where the source left memory out on purpose: it is a gap then; what cannot be read fails
+    Gap,
 }
 
 #[derive(Serialize)]
@@ -115,6 +135,7 @@ struct Document<'a> {
     format: &'static str,
     size: u64,
     filled: u64,
+    left_out: u64,
     live: bool,
     problems: [&'static str; 0],
 }
@@ -136,8 +157,7 @@ pub(crate) fn run(args: &DumpArgs, io: &mut Io<'_>) -> Outcome {
         let physical = PhysicalView::new(target.memory().clone());
         return match phys {
             Some(range) => span(args, &target, &physical, same_numbers(*range)?, io),
-            None if args.format == Format::Raw => raw(args, &target, &physical, io),
-            None => lime(args, &target, &physical, io),
+            None => everything(args, &target, io),
         };
     }
     let os = target.os(io)?;
@@ -181,66 +201,92 @@ fn span(args: &DumpArgs, target: &Target, view: &dyn MemoryView, range: VirtRang
     dump.finish(copied, "raw", io)
 }
 
-/// All physical memory, at the offset of its address.
-fn raw(args: &DumpArgs, target: &Target, physical: &PhysicalView, io: &mut Io<'_>) -> Outcome {
-    let runs = target.memory().metadata().runs;
+/// All physical memory.
+fn everything(args: &DumpArgs, target: &Target, io: &mut Io<'_>) -> Outcome {
+    let memory = target.memory();
+    let runs = memory.metadata().runs;
     let Some(all) = runs.last_address().and_then(|last| PhysRange::inclusive(PhysAddr::new(0), last)) else {
         return Err(Failure::Missing("the target holds no memory".to_owned()));
     };
+    let left_out = memory.excluded_runs().total_bytes();
+    if left_out > 0 && args.fill_gaps.is_none() && args.format != Format::Kdump {
+        return Err(Failure::Usage(format!(
+            "{} of memory were left out when the target was dumped, and a gap would not tell that; --format kdump \
+             keeps it, --fill-gaps gap writes gaps there, --fill-gaps zero zeros",
+            size(left_out)
+        )));
+    }
     let gap = runs.pieces(all).find_map(|piece| match piece {
         Piece::Gap { range } => Some(range),
         Piece::Present { .. } => None,
     });
-    if let (Some(gap), None) = (gap, args.fill_gaps) {
+    if let (Some(gap), Format::Raw, None | Some(Fill::Gap)) = (gap, args.format, args.fill_gaps) {
         return Err(Failure::Usage(format!(
             "physical memory has a gap at {} ({}); --fill-gaps zero writes zeros there, --format lime keeps gaps",
             gap.start(),
             size(gap.len())
         )));
     }
-    let mut dump = Dump::create(args, target, all.len(), io)?;
-    let copied = runs.pieces(all).try_for_each(|piece| match piece {
-        Piece::Present { range, .. } => dump.copy(physical, same_numbers(range)?),
-        Piece::Gap { range } => dump.fill(range.len()),
+    let (format, name) = match args.format {
+        Format::Raw => (DumpFormat::Raw, "raw"),
+        Format::Lime => (DumpFormat::Lime, "lime"),
+        Format::Elf => (DumpFormat::Elf, "elf"),
+        Format::Kdump => (DumpFormat::Kdump, "kdump"),
+    };
+    let mut options = WriteOptions::new(format);
+    options.compression = args.compress.map(|compress| match compress {
+        Compress::Zstd => DumpCompression::Zstd,
+        Compress::Zlib => DumpCompression::Zlib,
+        Compress::Snappy => DumpCompression::Snappy,
+        Compress::None => DumpCompression::None,
     });
-    dump.finish(copied, "raw", io)
-}
-
-/// All physical memory, range by range.
-fn lime(args: &DumpArgs, target: &Target, physical: &PhysicalView, io: &mut Io<'_>) -> Outcome {
-    let runs = target.memory().metadata().runs;
-    if runs.is_empty() {
-        return Err(Failure::Missing("the target holds no memory".to_owned()));
+    options.gaps = args.fill_gaps.map(|fill| match fill {
+        Fill::Zero => Gaps::Zero,
+        Fill::Gap => Gaps::Gap,
+    });
+    // Calls to a machine follow each other: it answers no sooner when two ask, and one that fails or hangs is asked once.
+    if memory.metadata().liveness == Liveness::Live && memory.direct_map().is_none() {
+        options.threads = Some(NonZero::<usize>::MIN);
     }
     let mut dump = Dump::create(args, target, runs.total_bytes(), io)?;
-    let mut previous: Option<PhysRange> = None;
-    let mut ranges: Vec<PhysRange> = Vec::new();
-    for run in runs.runs() {
-        // Runs that touch lie apart in the source only.
-        let joined = previous
-            .filter(|before| before.end() == Some(run.range.start()))
-            .and_then(|before| PhysRange::new(before.start(), before.len().checked_add(run.range.len())?));
-        match (joined, ranges.last_mut()) {
-            (Some(joined), Some(last)) => *last = joined,
-            _ => ranges.push(run.range),
-        }
-        previous = ranges.last().copied();
-    }
-    let copied = ranges.into_iter().try_for_each(|range| {
-        dump.file.write(&lime_header(range))?;
-        dump.copy(physical, same_numbers(range)?)
-    });
-    dump.finish(copied, "lime", io)
+    let copied = dump.write(&**memory, &options);
+    dump.finish(copied, name, io)
 }
 
-/// The header of a range in a LiME file.
-fn lime_header(range: PhysRange) -> [u8; 32] {
-    let mut header = [0; 32];
-    let last = range.last().unwrap_or(range.start());
-    let fields = LIME_MAGIC.to_le_bytes().into_iter().chain(LIME_VERSION.to_le_bytes());
-    let fields = fields.chain(range.start().as_u64().to_le_bytes()).chain(last.as_u64().to_le_bytes());
-    header.iter_mut().zip(fields).for_each(|(byte, field)| *byte = field);
-    header
+/// The file as a sink. Why it takes no more is kept here.
+struct FileSink<'f> {
+    file: &'f mut OutputFile,
+    failure: Option<Failure>,
+}
+
+impl FileSink<'_> {
+    fn kept(&mut self, done: Outcome<()>) -> Result<(), Error> {
+        done.map_err(|failure| {
+            self.failure = Some(failure);
+            Error::Cancelled
+        })
+    }
+}
+
+impl Sink for FileSink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let done = self.file.write(bytes);
+        self.kept(done)
+    }
+
+    fn skip(&mut self, len: u64) -> Result<(), Error> {
+        let done = self.file.skip(len);
+        self.kept(done)
+    }
+
+    fn can_patch(&self) -> bool {
+        self.file.can_patch()
+    }
+
+    fn patch(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let done = self.file.patch(offset, bytes);
+        self.kept(done)
+    }
 }
 
 /// A dump that is being written.
@@ -252,6 +298,7 @@ struct Dump {
     progress: progress::Bytes,
     fill: Option<Fill>,
     filled: u64,
+    left_out: u64,
 }
 
 impl Dump {
@@ -266,7 +313,36 @@ impl Dump {
             progress: progress::Bytes::new(io.quiet(), total),
             fill: args.fill_gaps,
             filled: 0,
+            left_out: 0,
         })
+    }
+
+    /// Writes all of `memory`.
+    fn write(&mut self, memory: &dyn PhysicalMemory, options: &WriteOptions<'_>) -> Outcome<()> {
+        // Told through a shared reference, by this thread alone.
+        let shown = RefCell::new((&mut self.progress, 0));
+        let on_progress = |copied: memflow_snapshot::Copied| {
+            let (progress, before) = &mut *shown.borrow_mut();
+            progress.advance(copied.done.saturating_sub(*before));
+            *before = copied.done;
+            if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let options = WriteOptions { on_progress: Some(&on_progress), ..options.clone() };
+        let mut sink = FileSink { file: &mut self.file, failure: None };
+        let written = memflow_snapshot::write(memory, &mut sink, &options);
+        if let Some(failure) = sink.failure {
+            return Err(failure);
+        }
+        match written {
+            Ok(Written { filled, left_out, .. }) => {
+                self.filled = filled;
+                self.left_out = left_out;
+                Ok(())
+            }
+            Err(Error::Access { address, len, reason, .. }) => Err(unreadable(len, address, reason)),
+            Err(error @ Error::Unsupported { .. }) => Err(Failure::Usage(error.to_string())),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Appends `range` of `view`.
@@ -285,13 +361,8 @@ impl Dump {
             let mut rest = buf.as_slice();
             let mut position = at;
             for gap in gaps {
-                if self.fill.is_none() {
-                    return Err(Failure::Unreadable(format!(
-                        "{} at {} cannot be read: {}; no file was written; --fill-gaps zero writes zeros there",
-                        plural(gap.range.len(), "byte"),
-                        gap.range.start(),
-                        gap.reason
-                    )));
+                if self.fill != Some(Fill::Zero) {
+                    return Err(unreadable(gap.range.len(), gap.range.start(), gap.reason));
                 }
                 rest = self.write_up_to(rest, position, gap.range.start())?;
                 let missing = usize::try_from(gap.range.len()).unwrap_or(usize::MAX).min(rest.len());
@@ -324,7 +395,7 @@ impl Dump {
 
     /// Lets the target run, and makes the file whole if all was copied.
     fn finish(self, copied: Outcome<()>, format: &'static str, io: &mut Io<'_>) -> Outcome {
-        let Self { still, file, name, progress, filled, .. } = self;
+        let Self { still, file, name, progress, filled, left_out, .. } = self;
         let live = still.is_live();
         let ended = still.end(io);
         if let (Err(_), Err(problem)) = (&copied, &ended) {
@@ -337,8 +408,11 @@ impl Dump {
         if filled > 0 {
             io.warn(format_args!("zeros stand for {} that could not be read", plural(filled, "byte")));
         }
+        if left_out > 0 {
+            io.warn(format_args!("{} that were left out of the target are gaps now", plural(left_out, "byte")));
+        }
         if io.json {
-            io.document(&Document { file: &name, format, size: written, filled, live, problems: [] })?;
+            io.document(&Document { file: &name, format, size: written, filled, left_out, live, problems: [] })?;
         } else if !to_stdout {
             io.line(format_args!("{}: {} ({}), {format}", escape(&name), plural(written, "byte"), size(written)))?;
         }
@@ -347,17 +421,10 @@ impl Dump {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The fields as LiME's own writer puts them: magic, version, first and last address, reserved.
-    #[test]
-    fn lime_header_holds_first_and_last_address() {
-        let header = lime_header(PhysRange::new(PhysAddr::new(0x1000), 0x9ec00).unwrap());
-        assert_eq!(header[..8], *b"EMiL\x01\0\0\0");
-        assert_eq!(header[8..16], 0x1000u64.to_le_bytes());
-        assert_eq!(header[16..24], 0x9fbffu64.to_le_bytes());
-        assert_eq!(header[24..], [0; 8]);
-    }
+/// The failure for memory that cannot be read.
+fn unreadable(len: u64, address: impl Display, reason: Reason) -> Failure {
+    Failure::Unreadable(format!(
+        "{} at {address} cannot be read: {reason}; no file was written; --fill-gaps zero writes zeros there",
+        plural(len, "byte")
+    ))
 }

@@ -89,7 +89,7 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
-/// 16 reads, each of which takes a while.
+/// 64 reads, each of which takes a while.
 const SLOW: &str = "size=64MiB,delay=250ms";
 
 #[test]

@@ -89,6 +89,21 @@ fn lime_file_opens_again_with_the_same_memory() {
     assert_eq!(bytes, [vec![0; 0x1000], pages(1), vec![0; 0x6000], pages(3)[0x1000..].to_vec()].concat());
 }
 
+/// A real guest, through formats that keep all that is known of it.
+#[test]
+fn dumps_of_the_demo_open_with_its_kernel() {
+    let folder = tempfile::tempdir().unwrap();
+    let processes = run_in(folder.path(), ["ps", "demo", "--json"]).json()["processes"].clone();
+    for (file, args) in
+        [("out.elf", "--format elf"), ("out.elf.zst", "--format elf --compress zstd"), ("out.kdump", "--format kdump")]
+    {
+        let dump = ["dump", "demo", "-o", file].into_iter().chain(args.split(' '));
+        run_in(folder.path(), dump).complete();
+        assert_eq!(run_in(folder.path(), ["ps", file, "--json"]).json()["processes"], processes, "{file}");
+    }
+    assert_eq!(names(folder.path()), ["out.elf", "out.elf.zst", "out.kdump"]);
+}
+
 #[test]
 fn region_of_a_process_is_its_memory() {
     let folder = tempfile::tempdir().unwrap();

@@ -60,6 +60,13 @@ pub trait PhysicalMemory: Send + Sync {
         self.metadata().runs
     }
 
+    /// Addresses that the machine had and whoever wrote the dump left out on purpose: reads of them fail as
+    /// [`Reason::Excluded`](crate::error::Reason::Excluded). In none of the [runs](Metadata::runs); offsets mean nothing. Empty where
+    /// nothing was left out, or nobody says what; a plugin in a file of its own does not.
+    fn excluded_runs(&self) -> Arc<RunMap> {
+        Arc::default()
+    }
+
     /// The target's bytes, if they lie in this process and can be used in place.
     fn direct_map(&self) -> Option<&DirectMap> {
         None
@@ -98,6 +105,10 @@ impl<M: PhysicalMemory + ?Sized> PhysicalMemory for Arc<M> {
 
     fn populated_runs(&self) -> Arc<RunMap> {
         (**self).populated_runs()
+    }
+
+    fn excluded_runs(&self) -> Arc<RunMap> {
+        (**self).excluded_runs()
     }
 
     fn direct_map(&self) -> Option<&DirectMap> {

@@ -5,7 +5,7 @@
 
 mod notes;
 mod parse;
-mod raw;
+pub(crate) mod raw;
 mod segments;
 mod xen;
 

@@ -25,7 +25,10 @@ use super::{
     raw::{self, NoteHeader, PrStatus32, PrStatus64, QemuCpuState, VirtualBoxCore, VirtualBoxCpu},
     xen::XenHeader,
 };
-use crate::input::View;
+use crate::{
+    facts_note::{self, Told},
+    input::View,
+};
 
 /// The version of the register note that is known.
 const QEMU_STATE_VERSION: u32 = 1;
@@ -44,6 +47,8 @@ pub(crate) struct Notes {
     /// The version of VirtualBox's format.
     virtualbox: Option<u32>,
     vmcoreinfo: Option<Vec<u8>>,
+    /// What a dump of our own tells.
+    told: Option<Told>,
     of_process: bool,
     of_machine: bool,
     /// Register notes that were not understood.
@@ -68,6 +73,7 @@ impl Notes {
             xen: None,
             virtualbox: None,
             vmcoreinfo: None,
+            told: None,
             of_process: false,
             of_machine: false,
             unread: 0,
@@ -130,6 +136,17 @@ impl Notes {
         }
         facts.vcpus = registers.into_iter().map(VcpuRegisters::X86).collect();
         facts.vmcoreinfo = self.vmcoreinfo;
+        let Some(Told { vcpus, directory_table, windows, unread }) = self.told else { return };
+        // It knows more than the notes of others, which say the same as far as they go.
+        facts.vcpus = vcpus;
+        facts.directory_table = directory_table;
+        facts.windows = windows;
+        if unread > 0 {
+            remarks.push(format!(
+                "{unread} lines of the note {} are left aside: they are not understood",
+                facts_note::NAME
+            ));
+        }
     }
 
     fn take(&mut self, note: &Note<'_>) {
@@ -169,6 +186,10 @@ impl Notes {
                 self.of_machine = true;
                 // The first counts; nobody writes two.
                 self.vmcoreinfo.get_or_insert_with(|| note.desc.to_vec());
+            }
+            (name, facts_note::KIND) if name == facts_note::NAME.as_bytes() => {
+                self.of_machine = true;
+                self.told.get_or_insert_with(|| facts_note::parse(note.desc));
             }
             _ => {}
         }

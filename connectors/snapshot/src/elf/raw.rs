@@ -10,20 +10,20 @@ use zerocopy::{
     little_endian::{U16, U32, U64},
 };
 
-pub(super) const MAGIC: [u8; 4] = *b"\x7fELF";
-pub(super) const CLASS_32: u8 = 1;
-pub(super) const CLASS_64: u8 = 2;
-pub(super) const DATA_LITTLE_ENDIAN: u8 = 1;
-pub(super) const DATA_BIG_ENDIAN: u8 = 2;
-pub(super) const TYPE_CORE: u16 = 4;
+pub(crate) const MAGIC: [u8; 4] = *b"\x7fELF";
+pub(crate) const CLASS_32: u8 = 1;
+pub(crate) const CLASS_64: u8 = 2;
+pub(crate) const DATA_LITTLE_ENDIAN: u8 = 1;
+pub(crate) const DATA_BIG_ENDIAN: u8 = 2;
+pub(crate) const TYPE_CORE: u16 = 4;
 pub(crate) const MACHINE_386: u16 = 3;
 pub(crate) const MACHINE_X86_64: u16 = 62;
-pub(super) const MACHINE_AARCH64: u16 = 183;
+pub(crate) const MACHINE_AARCH64: u16 = 183;
 /// In `e_phnum`: the real number is in `sh_info` of section 0.
-pub(super) const PHNUM_EXTENDED: u16 = 0xffff;
-pub(super) const SEGMENT_LOAD: u32 = 1;
-pub(super) const SEGMENT_NOTE: u32 = 4;
-pub(super) const NOTE_PRSTATUS: u32 = 1;
+pub(crate) const PHNUM_EXTENDED: u16 = 0xffff;
+pub(crate) const SEGMENT_LOAD: u32 = 1;
+pub(crate) const SEGMENT_NOTE: u32 = 4;
+pub(crate) const NOTE_PRSTATUS: u32 = 1;
 /// VirtualBox's note of the whole machine, its magic, and the note of one vCPU.
 pub(super) const NOTE_VIRTUALBOX_CORE: u32 = 0xb00;
 pub(super) const VIRTUALBOX_MAGIC: u32 = 0xc01a_c0de;
@@ -32,185 +32,185 @@ pub(super) const NOTE_VIRTUALBOX_CPU: u32 = 0xb01;
 pub(super) const NOTE_XEN_CRASH_REGISTERS: u32 = 0x100_0002;
 pub(super) const NOTE_XEN_HEADER: u32 = 0x200_0001;
 /// Notes that only cores of a single process have: auxiliary vector, signal information, mapped files.
-pub(super) const NOTES_OF_PROCESSES: [u32; 3] = [6, 0x5349_4749, 0x4649_4c45];
+pub(crate) const NOTES_OF_PROCESSES: [u32; 3] = [6, 0x5349_4749, 0x4649_4c45];
 
 /// `e_ident`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct Ident {
-    pub(super) magic: [u8; 4],
-    pub(super) class: u8,
-    pub(super) data: u8,
-    pub(super) rest: [u8; 10],
+pub(crate) struct Ident {
+    pub(crate) magic: [u8; 4],
+    pub(crate) class: u8,
+    pub(crate) data: u8,
+    pub(crate) rest: [u8; 10],
 }
 
 /// `Elf64_Ehdr` after `e_ident`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct Header64 {
-    pub(super) kind: U16,
-    pub(super) machine: U16,
-    pub(super) version: U32,
-    pub(super) entry: U64,
-    pub(super) phoff: U64,
-    pub(super) shoff: U64,
-    pub(super) flags: U32,
-    pub(super) ehsize: U16,
-    pub(super) phentsize: U16,
-    pub(super) phnum: U16,
-    pub(super) shentsize: U16,
-    pub(super) shnum: U16,
-    pub(super) shstrndx: U16,
+pub(crate) struct Header64 {
+    pub(crate) kind: U16,
+    pub(crate) machine: U16,
+    pub(crate) version: U32,
+    pub(crate) entry: U64,
+    pub(crate) phoff: U64,
+    pub(crate) shoff: U64,
+    pub(crate) flags: U32,
+    pub(crate) ehsize: U16,
+    pub(crate) phentsize: U16,
+    pub(crate) phnum: U16,
+    pub(crate) shentsize: U16,
+    pub(crate) shnum: U16,
+    pub(crate) shstrndx: U16,
 }
 
 /// `Elf32_Ehdr` after `e_ident`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct Header32 {
-    pub(super) kind: U16,
-    pub(super) machine: U16,
-    pub(super) version: U32,
-    pub(super) entry: U32,
-    pub(super) phoff: U32,
-    pub(super) shoff: U32,
-    pub(super) flags: U32,
-    pub(super) ehsize: U16,
-    pub(super) phentsize: U16,
-    pub(super) phnum: U16,
-    pub(super) shentsize: U16,
-    pub(super) shnum: U16,
-    pub(super) shstrndx: U16,
+pub(crate) struct Header32 {
+    pub(crate) kind: U16,
+    pub(crate) machine: U16,
+    pub(crate) version: U32,
+    pub(crate) entry: U32,
+    pub(crate) phoff: U32,
+    pub(crate) shoff: U32,
+    pub(crate) flags: U32,
+    pub(crate) ehsize: U16,
+    pub(crate) phentsize: U16,
+    pub(crate) phnum: U16,
+    pub(crate) shentsize: U16,
+    pub(crate) shnum: U16,
+    pub(crate) shstrndx: U16,
 }
 
 /// `Elf64_Phdr`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct ProgramHeader64 {
-    pub(super) kind: U32,
-    pub(super) flags: U32,
-    pub(super) offset: U64,
-    pub(super) vaddr: U64,
-    pub(super) paddr: U64,
-    pub(super) filesz: U64,
-    pub(super) memsz: U64,
-    pub(super) align: U64,
+pub(crate) struct ProgramHeader64 {
+    pub(crate) kind: U32,
+    pub(crate) flags: U32,
+    pub(crate) offset: U64,
+    pub(crate) vaddr: U64,
+    pub(crate) paddr: U64,
+    pub(crate) filesz: U64,
+    pub(crate) memsz: U64,
+    pub(crate) align: U64,
 }
 
 /// `Elf32_Phdr`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct ProgramHeader32 {
-    pub(super) kind: U32,
-    pub(super) offset: U32,
-    pub(super) vaddr: U32,
-    pub(super) paddr: U32,
-    pub(super) filesz: U32,
-    pub(super) memsz: U32,
-    pub(super) flags: U32,
-    pub(super) align: U32,
+pub(crate) struct ProgramHeader32 {
+    pub(crate) kind: U32,
+    pub(crate) offset: U32,
+    pub(crate) vaddr: U32,
+    pub(crate) paddr: U32,
+    pub(crate) filesz: U32,
+    pub(crate) memsz: U32,
+    pub(crate) flags: U32,
+    pub(crate) align: U32,
 }
 
 /// `Elf64_Shdr`, up to `sh_info`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct SectionHeader64 {
-    pub(super) name: U32,
-    pub(super) kind: U32,
-    pub(super) flags: U64,
-    pub(super) addr: U64,
-    pub(super) offset: U64,
-    pub(super) size: U64,
-    pub(super) link: U32,
-    pub(super) info: U32,
+pub(crate) struct SectionHeader64 {
+    pub(crate) name: U32,
+    pub(crate) kind: U32,
+    pub(crate) flags: U64,
+    pub(crate) addr: U64,
+    pub(crate) offset: U64,
+    pub(crate) size: U64,
+    pub(crate) link: U32,
+    pub(crate) info: U32,
 }
 
 /// `Elf32_Shdr`, up to `sh_info`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct SectionHeader32 {
-    pub(super) name: U32,
-    pub(super) kind: U32,
-    pub(super) flags: U32,
-    pub(super) addr: U32,
-    pub(super) offset: U32,
-    pub(super) size: U32,
-    pub(super) link: U32,
-    pub(super) info: U32,
+pub(crate) struct SectionHeader32 {
+    pub(crate) name: U32,
+    pub(crate) kind: U32,
+    pub(crate) flags: U32,
+    pub(crate) addr: U32,
+    pub(crate) offset: U32,
+    pub(crate) size: U32,
+    pub(crate) link: U32,
+    pub(crate) info: U32,
 }
 
 /// `Elf_Nhdr`, the same for both classes.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct NoteHeader {
-    pub(super) namesz: U32,
-    pub(super) descsz: U32,
-    pub(super) kind: U32,
+pub(crate) struct NoteHeader {
+    pub(crate) namesz: U32,
+    pub(crate) descsz: U32,
+    pub(crate) kind: U32,
 }
 
 /// `elf_prstatus` of x86-64, the general registers of one vCPU.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct PrStatus64 {
-    pub(super) head: [u8; 112],
+pub(crate) struct PrStatus64 {
+    pub(crate) head: [u8; 112],
     /// r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax.
-    pub(super) general: [U64; 16],
-    pub(super) rip: U64,
-    pub(super) cs: U64,
-    pub(super) eflags: U64,
-    pub(super) rsp: U64,
-    pub(super) ss: U64,
+    pub(crate) general: [U64; 16],
+    pub(crate) rip: U64,
+    pub(crate) cs: U64,
+    pub(crate) eflags: U64,
+    pub(crate) rsp: U64,
+    pub(crate) ss: U64,
     /// fs_base, gs_base, ds, es, fs, gs; QEMU leaves the bases zero.
-    pub(super) segments: [U64; 6],
-    pub(super) tail: [u8; 8],
+    pub(crate) segments: [U64; 6],
+    pub(crate) tail: [u8; 8],
 }
 
 /// `elf_prstatus` of 32-bit x86.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct PrStatus32 {
-    pub(super) head: [u8; 72],
+pub(crate) struct PrStatus32 {
+    pub(crate) head: [u8; 72],
     /// ebx, ecx, edx, esi, edi, ebp, eax, ds, es, fs, gs, orig_eax.
-    pub(super) general: [U32; 12],
-    pub(super) eip: U32,
-    pub(super) cs: U32,
-    pub(super) eflags: U32,
-    pub(super) esp: U32,
-    pub(super) ss: U32,
-    pub(super) tail: [u8; 4],
+    pub(crate) general: [U32; 12],
+    pub(crate) eip: U32,
+    pub(crate) cs: U32,
+    pub(crate) eflags: U32,
+    pub(crate) esp: U32,
+    pub(crate) ss: U32,
+    pub(crate) tail: [u8; 4],
 }
 
 /// `QEMUCPUSegment`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct QemuSegment {
-    pub(super) selector: U32,
-    pub(super) limit: U32,
-    pub(super) flags: U32,
-    pub(super) pad: U32,
-    pub(super) base: U64,
+pub(crate) struct QemuSegment {
+    pub(crate) selector: U32,
+    pub(crate) limit: U32,
+    pub(crate) flags: U32,
+    pub(crate) pad: U32,
+    pub(crate) base: U64,
 }
 
 /// `QEMUCPUState` of QEMU's x86 targets, version 1, without the `kernel_gs_base` that newer QEMU appends.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct QemuCpuState {
-    pub(super) version: U32,
-    pub(super) size: U32,
+pub(crate) struct QemuCpuState {
+    pub(crate) version: U32,
+    pub(crate) size: U32,
     /// rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8 to r15.
-    pub(super) general: [U64; 16],
-    pub(super) rip: U64,
-    pub(super) rflags: U64,
-    pub(super) cs: QemuSegment,
-    pub(super) ds: QemuSegment,
-    pub(super) es: QemuSegment,
-    pub(super) fs: QemuSegment,
-    pub(super) gs: QemuSegment,
-    pub(super) ss: QemuSegment,
-    pub(super) ldt: QemuSegment,
-    pub(super) tr: QemuSegment,
-    pub(super) gdt: QemuSegment,
-    pub(super) idt: QemuSegment,
-    pub(super) cr: [U64; 5],
+    pub(crate) general: [U64; 16],
+    pub(crate) rip: U64,
+    pub(crate) rflags: U64,
+    pub(crate) cs: QemuSegment,
+    pub(crate) ds: QemuSegment,
+    pub(crate) es: QemuSegment,
+    pub(crate) fs: QemuSegment,
+    pub(crate) gs: QemuSegment,
+    pub(crate) ss: QemuSegment,
+    pub(crate) ldt: QemuSegment,
+    pub(crate) tr: QemuSegment,
+    pub(crate) gdt: QemuSegment,
+    pub(crate) idt: QemuSegment,
+    pub(crate) cr: [U64; 5],
 }
 
 /// `DBGFCOREDESCRIPTOR`, up to the version of the format.

@@ -97,6 +97,10 @@ impl PhysicalMemory for DelayLayer {
         self.below.populated_runs()
     }
 
+    fn excluded_runs(&self) -> Arc<RunMap> {
+        self.below.excluded_runs()
+    }
+
     fn lookaside(&self) -> Option<&Lookaside> {
         self.below.lookaside()
     }

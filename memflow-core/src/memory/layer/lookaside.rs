@@ -112,6 +112,10 @@ impl PhysicalMemory for LookasideLayer {
         self.below.populated_runs()
     }
 
+    fn excluded_runs(&self) -> Arc<RunMap> {
+        self.below.excluded_runs()
+    }
+
     fn direct_map(&self) -> Option<&DirectMap> {
         self.below.direct_map()
     }

@@ -83,6 +83,10 @@ impl PhysicalMemory for MetricsLayer {
         self.below.populated_runs()
     }
 
+    fn excluded_runs(&self) -> Arc<RunMap> {
+        self.below.excluded_runs()
+    }
+
     fn lookaside(&self) -> Option<&Lookaside> {
         self.below.lookaside()
     }

@@ -61,6 +61,10 @@ impl PhysicalMemory for ReadOnlyLayer {
         self.below.populated_runs()
     }
 
+    fn excluded_runs(&self) -> Arc<RunMap> {
+        self.below.excluded_runs()
+    }
+
     fn direct_map(&self) -> Option<&DirectMap> {
         self.map.as_ref()
     }

@@ -48,7 +48,7 @@ pub type FileMemory = PositionedMemory<File>;
 pub struct PositionedMemory<S> {
     name: Arc<str>,
     runs: Arc<RunMap>,
-    excluded: RunMap,
+    excluded: Arc<RunMap>,
     facts: TargetFacts,
     source: S,
     liveness: Liveness,
@@ -61,7 +61,7 @@ impl<S: ByteSource> PositionedMemory<S> {
         Self {
             name: config.name,
             runs: Arc::new(config.runs),
-            excluded: RunMap::default(),
+            excluded: Arc::default(),
             facts: config.facts,
             source,
             liveness,
@@ -73,7 +73,7 @@ impl<S: ByteSource> PositionedMemory<S> {
     /// [`Reason::Excluded`]. What is also in a run is not left out.
     #[must_use]
     pub fn with_excluded(mut self, excluded: RunMap) -> Self {
-        self.excluded = excluded;
+        self.excluded = Arc::new(excluded);
         self
     }
 
@@ -145,6 +145,10 @@ impl<S: ByteSource> PhysicalMemory for PositionedMemory<S> {
 
     fn populated_runs(&self) -> Arc<RunMap> {
         self.source.populated(&self.runs)
+    }
+
+    fn excluded_runs(&self) -> Arc<RunMap> {
+        self.excluded.clone()
     }
 
     fn facts(&self) -> &TargetFacts {

@@ -1,0 +1,312 @@
+//! Memory that is written opens again as it was: every page, every gap, every fact.
+
+mod common;
+
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, Mutex},
+};
+
+use common::{file, kdump::Kdump, noise, pattern, read, sample_elf32, sample_elf64};
+use memflow_core::{
+    Error, PhysAddr, PhysRange, PhysicalMemory, Result,
+    memory::{BufferMemory, Run, RunMap, SourceConfig, TargetFacts},
+    testkit::ScriptedMemory,
+};
+use memflow_snapshot::{
+    DumpCompression, DumpFormat, Gaps, OpenOptions, Sink, Snapshot, WriteOptions, open, open_bytes, write,
+};
+use proptest::prelude::*;
+
+const PAGE: u64 = 0x1000;
+
+/// A file in memory.
+#[derive(Default)]
+struct Bytes(Vec<u8>);
+
+impl Sink for Bytes {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn skip(&mut self, len: u64) -> Result<()> {
+        self.0.resize(self.0.len() + len as usize, 0);
+        Ok(())
+    }
+
+    fn can_patch(&self) -> bool {
+        true
+    }
+
+    fn patch(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.0[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// A pipe: what is written is gone.
+struct Pipe;
+
+impl Sink for Pipe {
+    fn write(&mut self, _: &[u8]) -> Result<()> {
+        panic!("nothing is written before it is known that it can be");
+    }
+
+    fn skip(&mut self, _: u64) -> Result<()> {
+        panic!("nothing is written before it is known that it can be");
+    }
+}
+
+const OF_KDUMP: [DumpCompression; 4] =
+    [DumpCompression::None, DumpCompression::Zlib, DumpCompression::Snappy, DumpCompression::Zstd];
+
+fn written(memory: &dyn PhysicalMemory, options: &WriteOptions<'_>) -> Vec<u8> {
+    let mut sink = Bytes::default();
+    write(memory, &mut sink, options).unwrap();
+    sink.0
+}
+
+fn opened(bytes: &[u8]) -> Snapshot {
+    open_bytes("dump", bytes, &OpenOptions::default()).unwrap()
+}
+
+/// Memory with these pages, all in the same order in the source.
+fn memory(pages: &[(u64, Vec<u8>)]) -> BufferMemory {
+    let runs = pages.iter().scan(0, |offset, (start, bytes)| {
+        let range = PhysRange::new(PhysAddr::new(*start), bytes.len() as u64).unwrap();
+        let run = Run { range, offset: *offset };
+        *offset += bytes.len() as u64;
+        Some(run)
+    });
+    let runs = RunMap::new(runs).unwrap();
+    let config = SourceConfig { name: "test".into(), runs, facts: TargetFacts::default() };
+    BufferMemory::new(config, pages.iter().flat_map(|(_, bytes)| bytes.clone()).collect::<Vec<u8>>()).unwrap()
+}
+
+fn ranges(memory: &dyn PhysicalMemory) -> Vec<PhysRange> {
+    let mut joined: Vec<PhysRange> = Vec::new();
+    for run in memory.metadata().runs.runs() {
+        match joined.last_mut() {
+            Some(last) if last.end() == Some(run.range.start()) => {
+                *last = PhysRange::new(last.start(), last.len() + run.range.len()).unwrap();
+            }
+            _ => joined.push(run.range),
+        }
+    }
+    joined
+}
+
+#[track_caller]
+fn assert_same(first: &dyn PhysicalMemory, second: &dyn PhysicalMemory) {
+    assert_eq!(ranges(first), ranges(second));
+    for range in ranges(first) {
+        let [a, b] = [first, second].map(|memory| read(memory, range.start().as_u64(), range.len() as usize).unwrap());
+        assert!(a == b, "bytes of {range} differ");
+    }
+}
+
+#[test]
+fn core_is_written_with_all_its_facts() {
+    for core in [sample_elf64(), sample_elf32()] {
+        let before = opened(&core);
+        for compression in [None, Some(DumpCompression::Zstd)] {
+            let options = WriteOptions { compression, ..WriteOptions::new(DumpFormat::Elf) };
+            let after = opened(&written(&*before.memory, &options));
+            assert_same(&*before.memory, &*after.memory);
+            assert_eq!(after.memory.facts(), before.memory.facts());
+            assert!(after.notes.is_empty(), "{:?}", after.notes);
+        }
+    }
+}
+
+/// makedumpfile 1.7.2 reads as many bytes behind the ELF header as the program headers take, wherever the header says that they lie.
+#[test]
+fn program_headers_lie_behind_the_elf_header_and_memory_at_a_page() {
+    let bytes = written(
+        &memory(&[(0x1000, pattern(1, 0x2000)), (0x8000, pattern(2, 0x1000))]),
+        &WriteOptions::new(DumpFormat::Elf),
+    );
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    assert_eq!(word(0x20), 64);
+    // The second header's offset and address, the third's.
+    assert_eq!((word(64 + 56 + 8), word(64 + 56 + 24)), (0x1000, 0x1000));
+    assert_eq!((word(64 + 2 * 56 + 8), word(64 + 2 * 56 + 24)), (0x3000, 0x8000));
+    assert_eq!(bytes.len(), 0x4000);
+}
+
+#[test]
+fn more_segments_than_the_elf_header_can_count() {
+    let pages: Vec<(u64, Vec<u8>)> = (0..0x1_0001u64).map(|page| (page * 32, vec![page as u8; 16])).collect();
+    let before = memory(&pages);
+    let after = opened(&written(&before, &WriteOptions::new(DumpFormat::Elf)));
+    assert_same(&before, &*after.memory);
+}
+
+#[test]
+fn raw_image_has_no_gaps_unless_zeros_are_wanted() {
+    let before = memory(&[(0x1000, noise(1, 0x1000)), (0x3000, noise(2, 0x1000))]);
+    let mut options = WriteOptions::new(DumpFormat::Raw);
+    let error = write(&before, &mut Bytes::default(), &options).unwrap_err();
+    assert!(
+        error.to_string().starts_with("a raw image of memory with a gap at 0x0 (0x1000 bytes) is not supported: "),
+        "{error}"
+    );
+    options.gaps = Some(Gaps::Zero);
+    let mut sink = Bytes::default();
+    let result = write(&before, &mut sink, &options).unwrap();
+    assert_eq!(result.filled, 0x2000);
+    assert_eq!(sink.0, [vec![0; 0x1000], noise(1, 0x1000), vec![0; 0x1000], noise(2, 0x1000)].concat());
+}
+
+#[test]
+fn what_the_source_left_out_is_refused_or_becomes_what_was_asked_for() {
+    let source =
+        Kdump { pages: vec![(1, Some(noise(1, 4096))), (2, None), (3, Some(noise(3, 4096)))], ..Kdump::default() };
+    let before = opened(&source.write());
+    for format in [DumpFormat::Lime, DumpFormat::Elf] {
+        let mut options = WriteOptions::new(format);
+        let error = write(&*before.memory, &mut Bytes::default(), &options).unwrap_err();
+        assert!(error.to_string().starts_with("0x1000 bytes of memory that the source left out, as "), "{error}");
+        options.gaps = Some(Gaps::Gap);
+        let mut sink = Bytes::default();
+        let result = write(&*before.memory, &mut sink, &options).unwrap();
+        assert_eq!((result.filled, result.left_out), (0, 0x1000));
+        assert_same(&*before.memory, &*opened(&sink.0).memory);
+        options.gaps = Some(Gaps::Zero);
+        let mut sink = Bytes::default();
+        let result = write(&*before.memory, &mut sink, &options).unwrap();
+        assert_eq!((result.filled, result.left_out), (0x1000, 0));
+        let bytes = read(&*opened(&sink.0).memory, 0x1000, 0x3000).unwrap();
+        assert!(bytes == [noise(1, 4096), vec![0; 4096], noise(3, 4096)].concat());
+    }
+}
+
+#[test]
+fn what_cannot_be_read_fails_or_is_zeros_that_are_counted() {
+    let bad = PhysRange::new(PhysAddr::new(0x3000), 0x1000).unwrap();
+    let before = ScriptedMemory::new(memory(&[(0x1000, vec![7; 0x4000])])).with_failing_addresses(bad);
+    for format in [DumpFormat::Lime, DumpFormat::Elf] {
+        let mut options = WriteOptions::new(format);
+        let error = write(&before, &mut Bytes::default(), &options).unwrap_err();
+        assert!(error.to_string().starts_with("read of 4096 bytes at physical 0x3000: "), "{error}");
+        options.gaps = Some(Gaps::Zero);
+        let mut sink = Bytes::default();
+        assert_eq!(write(&before, &mut sink, &options).unwrap().filled, 0x1000);
+        let bytes = read(&*opened(&sink.0).memory, 0x1000, 0x4000).unwrap();
+        assert!(bytes == [vec![7; 0x2000], vec![0; 0x1000], vec![7; 0x1000]].concat());
+    }
+}
+
+/// The layout of Zstandard's seekable format, read from the end as its document says.
+#[test]
+fn seek_table_lists_every_frame() {
+    let before = memory(&[(0, noise(1, 0x28_0000))]);
+    let options = WriteOptions { compression: Some(DumpCompression::Zstd), ..WriteOptions::new(DumpFormat::Lime) };
+    let bytes = written(&before, &options);
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let end = bytes.len();
+    let frames = word(end - 9) as usize;
+    assert_eq!((word(end - 4), bytes[end - 5], frames), (0x8f92_eab1, 0, 3));
+    let table = end - 9 - 8 * frames;
+    assert_eq!((word(table - 8), word(table - 4) as usize), (0x184d_2a5e, 8 * frames + 9));
+    let sizes: Vec<(usize, usize)> =
+        (0..frames).map(|frame| (word(table + 8 * frame) as usize, word(table + 8 * frame + 4) as usize)).collect();
+    assert_eq!(sizes.iter().map(|(packed, _)| packed).sum::<usize>(), table - 8);
+    assert_eq!(sizes.iter().map(|(_, unpacked)| *unpacked).collect::<Vec<_>>(), [1 << 20, 1 << 20, (1 << 19) + 32]);
+    // Each by itself.
+    let second = zstd::bulk::decompress(&bytes[sizes[0].0..sizes[0].0 + sizes[1].0], 1 << 20).unwrap();
+    assert!(second == noise(1, 0x28_0000)[(1 << 20) - 32..(2 << 20) - 32]);
+}
+
+#[test]
+fn progress_is_told_and_can_end_it() {
+    let before = memory(&[(0, noise(1, 0x40_0000))]);
+    let told = Mutex::new(Vec::new());
+    let on_progress = |copied: memflow_snapshot::Copied| {
+        told.lock().unwrap().push(copied.done);
+        assert_eq!(copied.total, 0x40_0000);
+        if copied.done >= 0x20_0000 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let options = WriteOptions { on_progress: Some(&on_progress), ..WriteOptions::new(DumpFormat::Raw) };
+    assert!(matches!(write(&before, &mut Bytes::default(), &options), Err(Error::Cancelled)));
+    assert_eq!(*told.lock().unwrap(), [0x10_0000, 0x20_0000]);
+}
+
+#[test]
+fn kdump_keeps_what_was_left_out_and_all_facts() {
+    let notes = [common::prstatus64(0x4000, 0x5000), common::qemu_note(true)].concat();
+    let pages =
+        vec![(1, Some(noise(1, 4096))), (2, None), (3, Some(vec![0; 4096])), (0x1_0005, Some(pattern(3, 4096)))];
+    let source = Kdump { pages, notes, max_mapnr: 0x2_0000, ..Kdump::default() };
+    let before = opened(&source.write());
+    for compression in OF_KDUMP {
+        let options = WriteOptions { compression: Some(compression), ..WriteOptions::new(DumpFormat::Kdump) };
+        let after = opened(&written(&*before.memory, &options));
+        assert_eq!(after.format.to_string(), "kdump");
+        assert_same(&*before.memory, &*after.memory);
+        assert_eq!(after.memory.facts(), before.memory.facts());
+        assert_eq!(after.memory.excluded_runs().to_string(), before.memory.excluded_runs().to_string());
+        assert!(!after.memory.excluded_runs().is_empty());
+    }
+    let core = opened(&sample_elf32());
+    let after = opened(&written(&*core.memory, &WriteOptions::new(DumpFormat::Kdump)));
+    assert_same(&*core.memory, &*after.memory);
+    assert_eq!(after.memory.facts(), core.memory.facts());
+}
+
+#[test]
+fn kdump_refuses_what_it_cannot_say_before_it_writes() {
+    let options = WriteOptions::new(DumpFormat::Kdump);
+    let whole = memory(&[(0x1000, noise(1, 0x1000))]);
+    let odd = memory(&[(0x1000, noise(1, 0x1001))]);
+    let far = memory(&[(1 << 60, noise(1, 0x1000))]);
+    for (memory, expected) in [
+        (&whole, "kdump of anything to a pipe or a device is not supported: "),
+        (&odd, "kdump of 0x1000-0x2000 is not supported: the format has whole pages"),
+    ] {
+        let error = write(memory, &mut Pipe, &options).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let error = write(&far, &mut Bytes::default(), &options).unwrap_err().to_string();
+    assert!(error.starts_with("kdump of memory up to 0x1000000000000fff is not supported: "), "{error}");
+    let zlib = WriteOptions { compression: Some(DumpCompression::Zlib), ..WriteOptions::new(DumpFormat::Elf) };
+    let error = write(&whole, &mut Pipe, &zlib).unwrap_err().to_string();
+    assert!(error.starts_with("ELF core with compression other than zstd is not supported: "), "{error}");
+}
+
+#[test]
+fn no_memory_is_no_dump() {
+    let none = Arc::new(memory(&[]));
+    let error = write(&none, &mut Bytes::default(), &WriteOptions::new(DumpFormat::Elf)).unwrap_err();
+    assert_eq!(error.to_string(), "a dump of no memory is not supported: the target holds none");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_layout_survives(
+        pages in proptest::collection::btree_map(0u64..400, 0u8..4, 1..60),
+        threads in 1usize..4,
+        compressed in any::<bool>(),
+    ) {
+        let pages: Vec<(u64, Vec<u8>)> = pages
+            .into_iter()
+            .map(|(page, kind)| (page * PAGE, match kind {
+                0 => vec![0; PAGE as usize],
+                1 => noise(page + 1, PAGE as usize),
+                _ => pattern(page as u8, PAGE as usize),
+            }))
+            .collect();
+        let before = memory(&pages);
+        for format in [DumpFormat::Lime, DumpFormat::Elf, DumpFormat::Kdump] {
+            let mut options = WriteOptions::new(format);
+            options.threads = threads.try_into().ok();
+            options.compression = compressed.then_some(DumpCompression::Zstd);
+            let (_dir, path) = file(&written(&before, &options));
+            let after = open(&path, &OpenOptions::default()).unwrap();
+            assert_same(&before, &*after.memory);
+        }
+    }
+}
