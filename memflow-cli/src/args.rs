@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Strings(command::StringsArgs),
     /// Write memory to a file
     Dump(command::DumpArgs),
+    /// Write a file with memory in another format
+    Convert(command::ConvertArgs),
     /// Follow the page tables from a virtual address to a physical one, or back
     Translate(command::TranslateArgs),
     /// List what the connectors could open now

@@ -6,6 +6,7 @@
 mod address;
 mod cache;
 mod control;
+mod convert;
 mod dmesg;
 mod dump;
 mod find;
@@ -30,6 +31,7 @@ mod translate;
 pub(crate) use self::{
     cache::{CacheArgs, run as cache},
     control::{ControlArgs, pause, resume},
+    convert::{ConvertArgs, run as convert},
     dmesg::{DmesgArgs, run as dmesg},
     dump::{DumpArgs, run as dump},
     find::{FindArgs, run as find},

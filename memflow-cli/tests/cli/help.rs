@@ -16,6 +16,7 @@ fn help_of_every_command() {
         "find",
         "strings",
         "dump",
+        "convert",
         "translate",
         "targets",
         "pause",
