@@ -82,6 +82,8 @@ pub(crate) enum Command {
     Dump(command::DumpArgs),
     /// Say which memory differs between two targets, and whose it is
     Diff(command::DiffArgs),
+    /// Write a file with memory in another format
+    Convert(command::ConvertArgs),
     /// Follow the page tables from a virtual address to a physical one, or back
     Translate(command::TranslateArgs),
     /// List what the connectors could open now

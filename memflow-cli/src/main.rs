@@ -7,6 +7,7 @@ mod args;
 mod cache;
 mod command;
 mod failure;
+mod image;
 mod interrupt;
 mod links;
 mod listed;
@@ -82,6 +83,7 @@ fn run(command: &Command, io: &mut Io<'_>) -> Outcome {
         Command::Strings(args) => command::strings(args, io),
         Command::Dump(args) => command::dump(args, io),
         Command::Diff(args) => command::diff(args, io),
+        Command::Convert(args) => command::convert(args, io),
         Command::Translate(args) => command::translate(args, io),
         Command::Targets(args) => command::targets(args, io),
         Command::Pause(args) => command::pause(args, io),

@@ -133,6 +133,11 @@ impl Target {
         self.first.path.as_deref()
     }
 
+    /// True for a file that is opened by itself, and for what is built in.
+    pub(crate) fn is_file(&self) -> bool {
+        self.rest.inner.is_empty() && self.first.spec.name() == FILES
+    }
+
     /// What kind of target it is.
     pub(crate) fn format(&self) -> String {
         match &*self.link.connection().format {

@@ -1,32 +1,25 @@
 //! `memflow dump`: memory to a file.
 //!
-//! Owns: what is dumped, and what becomes of memory that cannot be read. Must not know: how files become whole, how a target stands
-//! still, how any format is laid out.
-//! Keeps: a byte that was not read is never written, unless the caller asked for zeros by name; then their number is told.
+//! Owns: which memory is dumped, and what becomes of parts of a range that cannot be read. Must not know: how files become whole, how a
+//! target stands still, how any format is laid out.
 
-use std::{cell::RefCell, fmt::Display, num::NonZero, ops::ControlFlow, path::PathBuf};
+use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use memflow_core::{
-    Error, MemoryView, MemoryViewExt, PhysAddr, PhysRange, PhysicalMemory, VirtAddr, VirtRange,
+    Error, MemoryView, MemoryViewExt, PhysAddr, PhysRange, VirtAddr, VirtRange,
     address::MIB,
-    error::Reason,
-    memory::{Liveness, Piece},
     os::{Os, Process},
     view::PhysicalView,
 };
-use memflow_snapshot::{DumpCompression, DumpFormat, Gaps, Sink, WriteOptions, Written};
-use serde::Serialize;
 
 use super::address::resolve;
 use crate::{
-    failure::{Failure, Outcome, Status},
+    failure::{Failure, Outcome},
+    image::{Compress, Fill, Format, MemoryFile, Wanted, everything, unreadable},
     interrupt,
-    output::{Io, escape, plural, size},
-    output_file::{Existing, OutputFile},
+    output::Io,
     parse::{self, AddressExpr},
-    pause::Still,
-    progress,
     target::{Target, TargetArgs},
 };
 
@@ -94,50 +87,10 @@ struct WhatArgs {
     phys: Option<PhysRange>,
 }
 
-/// Formats of physical memory.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-enum Format {
-    /// Address zero is byte zero of the file; gaps need --fill-gaps
-    Raw,
-    /// LiME: each range of memory with its addresses; gaps stay gaps
-    Lime,
-    /// ELF core: as LiME, with registers, VMCOREINFO and whatever else is known of the machine
-    Elf,
-    /// kdump-compressed: as ELF, compressed page by page; what the source left out stays left out. Not to a pipe
-    Kdump,
-}
-
-/// Compressions of dumps.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-enum Compress {
-    /// Zstandard: frames of 1 MiB with a seek table, or each page of a kdump
-    Zstd,
-    /// zlib; kdump only, where it is what is done unless something else is asked for
-    Zlib,
-    /// snappy, faster and larger; kdump only
-    Snappy,
-    /// Nothing
-    None,
-}
-
-/// What stands in for memory that cannot be read.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-enum Fill {
-    /// Zeros, as holes in the file where possible
-    Zero,
-    /// Nothing where the source left memory out on purpose: it is a gap then; what cannot be read fails
-    Gap,
-}
-
-#[derive(Serialize)]
-struct Document<'a> {
-    file: &'a str,
-    format: &'static str,
-    size: u64,
-    filled: u64,
-    left_out: u64,
-    live: bool,
-    problems: [&'static str; 0],
+impl DumpArgs {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted { output: &self.output, force: self.force, no_pause: self.no_pause, fill: self.fill_gaps }
+    }
 }
 
 /// Opens the target and writes the dump.
@@ -157,7 +110,7 @@ pub(crate) fn run(args: &DumpArgs, io: &mut Io<'_>) -> Outcome {
         let physical = PhysicalView::new(target.memory().clone());
         return match phys {
             Some(range) => span(args, &target, &physical, same_numbers(*range)?, io),
-            None => everything(args, &target, io),
+            None => everything(args.wanted(), args.format, args.compress, &target, io),
         };
     }
     let os = target.os(io)?;
@@ -196,235 +149,46 @@ fn same_numbers(range: PhysRange) -> Outcome<VirtRange> {
 
 /// Bytes of one range, and nothing else.
 fn span(args: &DumpArgs, target: &Target, view: &dyn MemoryView, range: VirtRange, io: &mut Io<'_>) -> Outcome {
-    let mut dump = Dump::create(args, target, range.len(), io)?;
-    let copied = dump.copy(view, range);
-    dump.finish(copied, "raw", io)
+    let mut file = MemoryFile::create(args.wanted(), target, range.len(), io)?;
+    let copied = copy(&mut file, view, range);
+    file.finish(copied, "raw", io)
 }
 
-/// All physical memory.
-fn everything(args: &DumpArgs, target: &Target, io: &mut Io<'_>) -> Outcome {
-    let memory = target.memory();
-    let runs = memory.metadata().runs;
-    let Some(all) = runs.last_address().and_then(|last| PhysRange::inclusive(PhysAddr::new(0), last)) else {
-        return Err(Failure::Missing("the target holds no memory".to_owned()));
-    };
-    let left_out = memory.excluded_runs().total_bytes();
-    if left_out > 0 && args.fill_gaps.is_none() && args.format != Format::Kdump {
-        return Err(Failure::Usage(format!(
-            "{} of memory were left out when the target was dumped, and a gap would not tell that; --format kdump \
-             keeps it, --fill-gaps gap writes gaps there, --fill-gaps zero zeros",
-            size(left_out)
-        )));
-    }
-    let gap = runs.pieces(all).find_map(|piece| match piece {
-        Piece::Gap { range } => Some(range),
-        Piece::Present { .. } => None,
-    });
-    if let (Some(gap), Format::Raw, None | Some(Fill::Gap)) = (gap, args.format, args.fill_gaps) {
-        return Err(Failure::Usage(format!(
-            "physical memory has a gap at {} ({}); --fill-gaps zero writes zeros there, --format lime keeps gaps",
-            gap.start(),
-            size(gap.len())
-        )));
-    }
-    let (format, name) = match args.format {
-        Format::Raw => (DumpFormat::Raw, "raw"),
-        Format::Lime => (DumpFormat::Lime, "lime"),
-        Format::Elf => (DumpFormat::Elf, "elf"),
-        Format::Kdump => (DumpFormat::Kdump, "kdump"),
-    };
-    let mut options = WriteOptions::new(format);
-    options.compression = args.compress.map(|compress| match compress {
-        Compress::Zstd => DumpCompression::Zstd,
-        Compress::Zlib => DumpCompression::Zlib,
-        Compress::Snappy => DumpCompression::Snappy,
-        Compress::None => DumpCompression::None,
-    });
-    options.gaps = args.fill_gaps.map(|fill| match fill {
-        Fill::Zero => Gaps::Zero,
-        Fill::Gap => Gaps::Gap,
-    });
-    // Calls to a machine follow each other: it answers no sooner when two ask, and one that fails or hangs is asked once.
-    if memory.metadata().liveness == Liveness::Live && memory.direct_map().is_none() {
-        options.threads = Some(NonZero::<usize>::MIN);
-    }
-    let mut dump = Dump::create(args, target, runs.total_bytes(), io)?;
-    let copied = dump.write(&**memory, &options);
-    dump.finish(copied, name, io)
-}
-
-/// The file as a sink. Why it takes no more is kept here.
-struct FileSink<'f> {
-    file: &'f mut OutputFile,
-    failure: Option<Failure>,
-}
-
-impl FileSink<'_> {
-    fn kept(&mut self, done: Outcome<()>) -> Result<(), Error> {
-        done.map_err(|failure| {
-            self.failure = Some(failure);
-            Error::Cancelled
-        })
-    }
-}
-
-impl Sink for FileSink<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let done = self.file.write(bytes);
-        self.kept(done)
-    }
-
-    fn skip(&mut self, len: u64) -> Result<(), Error> {
-        let done = self.file.skip(len);
-        self.kept(done)
-    }
-
-    fn can_patch(&self) -> bool {
-        self.file.can_patch()
-    }
-
-    fn patch(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        let done = self.file.patch(offset, bytes);
-        self.kept(done)
-    }
-}
-
-/// A dump that is being written.
-struct Dump {
-    // Before the file: when a panic drops both, the target runs first.
-    still: Still,
-    file: OutputFile,
-    name: String,
-    progress: progress::Bytes,
-    fill: Option<Fill>,
-    filled: u64,
-    left_out: u64,
-}
-
-impl Dump {
-    /// Makes the file, and pauses the target once that is there.
-    fn create(args: &DumpArgs, target: &Target, total: u64, io: &mut Io<'_>) -> Outcome<Self> {
-        let existing = if args.force { Existing::Replaced } else { Existing::Kept };
-        let file = OutputFile::create(&args.output, existing, target.path())?;
-        Ok(Self {
-            still: Still::new(target, args.no_pause, io)?,
-            file,
-            name: args.output.display().to_string(),
-            progress: progress::Bytes::new(io.quiet(), total),
-            fill: args.fill_gaps,
-            filled: 0,
-            left_out: 0,
-        })
-    }
-
-    /// Writes all of `memory`.
-    fn write(&mut self, memory: &dyn PhysicalMemory, options: &WriteOptions<'_>) -> Outcome<()> {
-        // Told through a shared reference, by this thread alone.
-        let shown = RefCell::new((&mut self.progress, 0));
-        let on_progress = |copied: memflow_snapshot::Copied| {
-            let (progress, before) = &mut *shown.borrow_mut();
-            progress.advance(copied.done.saturating_sub(*before));
-            *before = copied.done;
-            if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        let options = WriteOptions { on_progress: Some(&on_progress), ..options.clone() };
-        let mut sink = FileSink { file: &mut self.file, failure: None };
-        let written = memflow_snapshot::write(memory, &mut sink, &options);
-        if let Some(failure) = sink.failure {
-            return Err(failure);
+/// Appends `range` of `view`.
+fn copy(file: &mut MemoryFile, view: &dyn MemoryView, range: VirtRange) -> Outcome<()> {
+    let mut buf = Vec::new();
+    let mut done = 0;
+    while done < range.len() {
+        if interrupt::requested() {
+            return Err(Failure::Interrupted);
         }
-        match written {
-            Ok(Written { filled, left_out, .. }) => {
-                self.filled = filled;
-                self.left_out = left_out;
-                Ok(())
+        let len = (range.len() - done).min(STEP);
+        // At most `STEP`, which every machine's address space holds.
+        buf.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+        let at = range.start().wrapping_add(done);
+        let gaps = view.read_partial(at, &mut buf)?.gaps;
+        let mut rest = buf.as_slice();
+        let mut position = at;
+        for gap in gaps {
+            if file.stand_in() != Some(Fill::Zero) {
+                return Err(unreadable(gap.range.len(), gap.range.start(), gap.reason));
             }
-            Err(Error::Access { address, len, reason, .. }) => Err(unreadable(len, address, reason)),
-            Err(error @ Error::Unsupported { .. }) => Err(Failure::Usage(error.to_string())),
-            Err(error) => Err(error.into()),
+            rest = write_up_to(file, rest, position, gap.range.start())?;
+            let missing = usize::try_from(gap.range.len()).unwrap_or(usize::MAX).min(rest.len());
+            file.fill(gap.range.len())?;
+            rest = rest.get(missing..).unwrap_or_default();
+            position = gap.range.start().wrapping_add(gap.range.len());
         }
+        file.append(rest)?;
+        done += len;
     }
-
-    /// Appends `range` of `view`.
-    fn copy(&mut self, view: &dyn MemoryView, range: VirtRange) -> Outcome<()> {
-        let mut buf = Vec::new();
-        let mut done = 0;
-        while done < range.len() {
-            if interrupt::requested() {
-                return Err(Failure::Interrupted);
-            }
-            let len = (range.len() - done).min(STEP);
-            // At most `STEP`, which every machine's address space holds.
-            buf.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
-            let at = range.start().wrapping_add(done);
-            let gaps = view.read_partial(at, &mut buf)?.gaps;
-            let mut rest = buf.as_slice();
-            let mut position = at;
-            for gap in gaps {
-                if self.fill != Some(Fill::Zero) {
-                    return Err(unreadable(gap.range.len(), gap.range.start(), gap.reason));
-                }
-                rest = self.write_up_to(rest, position, gap.range.start())?;
-                let missing = usize::try_from(gap.range.len()).unwrap_or(usize::MAX).min(rest.len());
-                self.fill(gap.range.len())?;
-                rest = rest.get(missing..).unwrap_or_default();
-                position = gap.range.start().wrapping_add(gap.range.len());
-            }
-            self.file.write(rest)?;
-            self.progress.advance(rest.len() as u64);
-            done += len;
-        }
-        Ok(())
-    }
-
-    /// Appends the bytes of `rest`, which starts at `position`, that lie before `end`; returns the others.
-    fn write_up_to<'b>(&mut self, rest: &'b [u8], position: VirtAddr, end: VirtAddr) -> Outcome<&'b [u8]> {
-        let len = end.offset_from(position).and_then(|len| usize::try_from(len).ok()).unwrap_or(0).min(rest.len());
-        let (before, after) = rest.split_at(len);
-        self.file.write(before)?;
-        self.progress.advance(before.len() as u64);
-        Ok(after)
-    }
-
-    /// Appends zeros in place of what cannot be read.
-    fn fill(&mut self, len: u64) -> Outcome<()> {
-        self.filled = self.filled.saturating_add(len);
-        self.progress.advance(len);
-        self.file.skip(len)
-    }
-
-    /// Lets the target run, and makes the file whole if all was copied.
-    fn finish(self, copied: Outcome<()>, format: &'static str, io: &mut Io<'_>) -> Outcome {
-        let Self { still, file, name, progress, filled, left_out, .. } = self;
-        let live = still.is_live();
-        let ended = still.end(io);
-        if let (Err(_), Err(problem)) = (&copied, &ended) {
-            io.alarm(problem);
-        }
-        copied?;
-        let (to_stdout, written) = (file.is_stdout(), file.len());
-        file.finish()?;
-        drop(progress);
-        if filled > 0 {
-            io.warn(format_args!("zeros stand for {} that could not be read", plural(filled, "byte")));
-        }
-        if left_out > 0 {
-            io.warn(format_args!("{} that were left out of the target are gaps now", plural(left_out, "byte")));
-        }
-        if io.json {
-            io.document(&Document { file: &name, format, size: written, filled, left_out, live, problems: [] })?;
-        } else if !to_stdout {
-            io.line(format_args!("{}: {} ({}), {format}", escape(&name), plural(written, "byte"), size(written)))?;
-        }
-        // The file is good, and yet not all is.
-        ended.map(|()| Status::Complete)
-    }
+    Ok(())
 }
 
-/// The failure for memory that cannot be read.
-fn unreadable(len: u64, address: impl Display, reason: Reason) -> Failure {
-    Failure::Unreadable(format!(
-        "{} at {address} cannot be read: {reason}; no file was written; --fill-gaps zero writes zeros there",
-        plural(len, "byte")
-    ))
+/// Appends the bytes of `rest`, which starts at `position`, that lie before `end`; returns the others.
+fn write_up_to<'b>(file: &mut MemoryFile, rest: &'b [u8], position: VirtAddr, end: VirtAddr) -> Outcome<&'b [u8]> {
+    let len = end.offset_from(position).and_then(|len| usize::try_from(len).ok()).unwrap_or(0).min(rest.len());
+    let (before, after) = rest.split_at(len);
+    file.append(before)?;
+    Ok(after)
 }

@@ -7,6 +7,7 @@ mod address;
 mod cache;
 mod control;
 mod diff;
+mod convert;
 mod dmesg;
 mod dump;
 mod find;
@@ -32,6 +33,7 @@ pub(crate) use self::{
     cache::{CacheArgs, run as cache},
     control::{ControlArgs, pause, resume},
     diff::{DiffArgs, run as diff},
+    convert::{ConvertArgs, run as convert},
     dmesg::{DmesgArgs, run as dmesg},
     dump::{DumpArgs, run as dump},
     find::{FindArgs, run as find},

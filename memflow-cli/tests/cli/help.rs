@@ -17,6 +17,7 @@ fn help_of_every_command() {
         "strings",
         "dump",
         "diff",
+        "convert",
         "translate",
         "targets",
         "pause",

@@ -7,6 +7,7 @@ mod c_connector;
 mod cache;
 mod chains;
 mod control;
+mod convert;
 mod demo;
 mod diff;
 mod document;

@@ -1,8 +1,8 @@
 //! Writing memory to a file, in the formats that others read.
 //!
 //! ```text
-//! memory ─▶ source ─┬─ raw │ lime │ elf │ windows ─▶ items ─▶ stream ─┬─▶ sink
-//!                   └─ kdump ─────────────────────────────────────────┘
+//! memory ─▶ source ─┬─ raw │ lime │ elf ─▶ items ─▶ stream ─┬─▶ sink
+//!                   └─ kdump ───────────────────────────────┘
 //!                              pipeline: several threads read and compress, one writes
 //! ```
 //!
