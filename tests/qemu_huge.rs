@@ -5,6 +5,7 @@
 //! the nearest that there is: a memfd of huge pages without the mount, and one of small pages without huge ones.
 
 #![cfg(target_os = "linux")]
+#![expect(clippy::print_stderr, reason = "what is not checked here is told to whoever runs the test")]
 
 use std::{
     os::unix::fs::PermissionsExt,
