@@ -40,9 +40,10 @@ impl Reserved {
             let text = std::fs::read_to_string(COUNT).map_err(|error| format!("{COUNT}: {error}"))?;
             text.trim().parse::<u64>().map_err(|error| format!("{COUNT}: {error}"))
         };
-        let this = Self { before: count()? };
-        let wanted = this.before + more;
+        let before = count()?;
+        let wanted = before + more;
         std::fs::write(COUNT, wanted.to_string()).map_err(|error| format!("{COUNT}: {error}"))?;
+        let this = Self { before };
         match count()? {
             found if found >= wanted => Ok(this),
             found => Err(format!("{COUNT}: {found} pages, not {wanted}")),
