@@ -30,10 +30,10 @@ struct Guest {
 }
 
 impl Guest {
-    fn boot(memory: &str) -> Self {
+    fn boot(name: &str, memory: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let boot = Guests::locate().unwrap().arm(SCRIPT, folder.path()).unwrap();
-        let name = format!("arm-linux-{}", std::process::id());
+        let name = format!("{name}-{}", std::process::id());
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let mut arguments: Vec<String> = ["-name", &name, "-cpu", "max", "-smp", "2"].map(str::to_owned).into();
         arguments.extend(memory.split(' ').map(str::to_owned));
@@ -117,8 +117,10 @@ fn printed(text: &str) -> Vec<Vec<(&str, u64)>> {
 
 #[test]
 fn kernel_on_arm_is_read_written_and_paused() {
-    let mut guest =
-        Guest::boot("-machine virt,memory-backend=ram -m 256M -object memory-backend-memfd,id=ram,size=256M,share=on");
+    let mut guest = Guest::boot(
+        "arm-linux",
+        "-machine virt,memory-backend=ram -m 256M -object memory-backend-memfd,id=ram,size=256M,share=on",
+    );
     let mapped = guest.open(|_| {});
     assert_eq!((mapped.layout.source, mapped.memory.access()), (LayoutSource::Monitor, AccessKind::Map));
     assert_eq!(mapped.memory.facts().machine, Some(MachineKind::AArch64));
@@ -242,7 +244,7 @@ fn arm_registers(vcpus: &[VcpuRegisters]) -> [AArch64Registers; 2] {
 
 #[test]
 fn registers_of_paging_on_arm_come_from_the_stub_and_the_guest_goes_on() {
-    let mut guest = Guest::boot("-machine virt -m 256M");
+    let mut guest = Guest::boot("arm-stub", "-machine virt -m 256M");
     let lacking = guest.open(|_| {});
     assert!(arm_registers(&lacking.memory.facts().vcpus).iter().all(|vcpu| vcpu.ttbr1_el1.is_none()));
     assert!(lacking.notes.iter().any(|note| note.contains("registers=stub")), "{:?}", lacking.notes);
