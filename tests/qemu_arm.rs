@@ -1,16 +1,18 @@
 //! A 64-bit Arm machine that runs a packaged kernel: what is read, written and paused equals what QEMU and the guest say.
 
 use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
     path::Path,
     time::{Duration, Instant},
 };
 
 use memflow_core::{
     PhysAddr, PhysicalMemory,
-    memory::{MachineKind, Pause, PhysWrite, PhysicalMemoryExt, RunState, VcpuRegisters},
+    memory::{AArch64Registers, MachineKind, Pause, PhysWrite, PhysicalMemoryExt, RunState, VcpuRegisters},
 };
 use memflow_guests::{ArmBoot, BareMachine, Guests};
-use memflow_qemu::{AccessKind, Connected, LayoutSource, Options, Target, open};
+use memflow_qemu::{AccessKind, Connected, LayoutSource, Options, RegisterSource, Target, open};
 use serde_json::json;
 
 const GIB: u64 = 1 << 30;
@@ -28,10 +30,10 @@ struct Guest {
 }
 
 impl Guest {
-    fn boot(memory: &str) -> Self {
+    fn boot(name: &str, memory: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let boot = Guests::locate().unwrap().arm(SCRIPT, folder.path()).unwrap();
-        let name = format!("arm-linux-{}", std::process::id());
+        let name = format!("{name}-{}", std::process::id());
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let mut arguments: Vec<String> = ["-name", &name, "-cpu", "max", "-smp", "2"].map(str::to_owned).into();
         arguments.extend(memory.split(' ').map(str::to_owned));
@@ -62,6 +64,15 @@ impl Guest {
 
     fn ticks(&self) -> usize {
         self.lines().len()
+    }
+
+    /// The guest runs: its counter goes on.
+    fn assert_goes_on(&self, what: &str) {
+        let (stood, started) = (self.ticks(), Instant::now());
+        while self.ticks() < stood + 3 {
+            assert!(started.elapsed() < Duration::from_secs(60), "{what}: the guest does not go on");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn open(&self, change: impl FnOnce(&mut Options)) -> Connected {
@@ -106,8 +117,10 @@ fn printed(text: &str) -> Vec<Vec<(&str, u64)>> {
 
 #[test]
 fn kernel_on_arm_is_read_written_and_paused() {
-    let mut guest =
-        Guest::boot("-machine virt,memory-backend=ram -m 256M -object memory-backend-memfd,id=ram,size=256M,share=on");
+    let mut guest = Guest::boot(
+        "arm-linux",
+        "-machine virt,memory-backend=ram -m 256M -object memory-backend-memfd,id=ram,size=256M,share=on",
+    );
     let mapped = guest.open(|_| {});
     assert_eq!((mapped.layout.source, mapped.memory.access()), (LayoutSource::Monitor, AccessKind::Map));
     assert_eq!(mapped.memory.facts().machine, Some(MachineKind::AArch64));
@@ -142,11 +155,7 @@ fn kernel_on_arm_is_read_written_and_paused() {
         }
     }
     pause.end().unwrap();
-    let started = Instant::now();
-    while guest.ticks() < stood + 3 {
-        assert!(started.elapsed() < Duration::from_secs(60), "the guest does not go on");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    guest.assert_goes_on("after a pause");
     for access in [AccessKind::Map, AccessKind::ProcessVm, AccessKind::Mem] {
         assert_written(&guest, access);
     }
@@ -176,4 +185,118 @@ fn assert_written(guest: &Guest, access: AccessKind) {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// QEMU's gdb stub at a socket, spoken to without any of memflow's code; whoever connects stops the guest.
+struct Stub(UnixStream);
+
+impl Stub {
+    fn ask(&mut self, payload: &str) -> String {
+        let sum = payload.bytes().fold(0_u8, u8::wrapping_add);
+        self.0.write_all(format!("+${payload}#{sum:02x}").as_bytes()).unwrap();
+        let mut byte = || {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).unwrap();
+            byte[0]
+        };
+        while byte() != b'$' {}
+        let mut answer = Vec::new();
+        loop {
+            match byte() {
+                b'#' => break,
+                // What follows was escaped.
+                b'}' => answer.push(byte() ^ 0x20),
+                other => answer.push(other),
+            }
+        }
+        // The checksum: nothing is lost on the way.
+        byte();
+        byte();
+        String::from_utf8(answer).unwrap()
+    }
+
+    /// A document, from its pieces.
+    fn document(&mut self, name: &str) -> String {
+        let mut text = String::new();
+        loop {
+            let piece = self.ask(&format!("qXfer:features:read:{name}:{:x},7f0", text.len()));
+            text.push_str(&piece[1..]);
+            if piece.starts_with('l') {
+                return text;
+            }
+        }
+    }
+
+    /// A register of a vCPU, counted from one, by the name that the document of system registers has for it.
+    fn register(&mut self, document: &str, vcpu: usize, name: &str) -> u64 {
+        let found = document.split('<').find(|tag| tag.contains(&format!("name=\"{name}\""))).expect(name);
+        let number = found.split("regnum=\"").nth(1).unwrap().split('"').next().unwrap();
+        assert_eq!(self.ask(&format!("Hg{vcpu:x}")), "OK");
+        let digits = self.ask(&format!("p{:x}", number.parse::<u32>().unwrap()));
+        u64::from_str_radix(&digits, 16).unwrap().swap_bytes()
+    }
+}
+
+fn arm_registers(vcpus: &[VcpuRegisters]) -> [AArch64Registers; 2] {
+    let [VcpuRegisters::AArch64(first), VcpuRegisters::AArch64(second)] = vcpus else { panic!("{vcpus:?}") };
+    [*first, *second]
+}
+
+#[test]
+fn registers_of_paging_on_arm_come_from_the_stub_and_the_guest_goes_on() {
+    let mut guest = Guest::boot("arm-stub", "-machine virt -m 256M");
+    let lacking = guest.open(|_| {});
+    assert!(arm_registers(&lacking.memory.facts().vcpus).iter().all(|vcpu| vcpu.ttbr1_el1.is_none()));
+    assert!(lacking.notes.iter().any(|note| note.contains("registers=stub")), "{:?}", lacking.notes);
+
+    // While it runs, and again; nothing of the stub is left.
+    let running = guest.open(|options| options.registers = RegisterSource::Stub);
+    assert!(running.notes.iter().all(|note| !note.contains("stub")), "{:?}", running.notes);
+    let control = running.memory.control().unwrap();
+    let again = control.registers().unwrap();
+    for vcpu in arm_registers(&running.memory.facts().vcpus).iter().chain(&arm_registers(&again)) {
+        // The MMU is on, and the kernel's half has a root in RAM.
+        assert_eq!(vcpu.sctlr_el1.unwrap() & 1, 1, "{vcpu:x?}");
+        let root = vcpu.ttbr1_el1.unwrap() & 0xffff_ffff_f000;
+        assert!((GIB..GIB + RAM).contains(&root), "{vcpu:x?}");
+        assert!(vcpu.pc.is_some() && vcpu.sp.is_some() && vcpu.pstate.is_some(), "{vcpu:x?}");
+    }
+    assert_eq!(control.run_state().unwrap(), RunState::Running);
+    let devices = guest.monitor("info chardev");
+    assert!(!devices.contains("gdb: filename="), "{devices}");
+    guest.assert_goes_on("after a stub");
+
+    // Paused, they are those that QEMU's stub gives to anybody else, and the guest stays paused.
+    control.pause().unwrap();
+    let ours = arm_registers(&control.registers().unwrap());
+    assert_eq!(control.run_state().unwrap(), RunState::Paused);
+    let socket = guest.folder.path().join("own.sock");
+    guest.monitor(&format!("gdbserver unix:{},server=on,wait=off", socket.display()));
+    let mut stub = Stub(UnixStream::connect(&socket).unwrap());
+    stub.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert!(stub.ask("qSupported:xmlRegisters=arm").contains("qXfer:features:read+"));
+    assert!(stub.document("target.xml").contains("system-registers.xml"));
+    let document = stub.document("system-registers.xml");
+    for (index, ours) in ours.iter().enumerate() {
+        for (name, value) in [
+            ("TTBR0_EL1", ours.ttbr0_el1),
+            ("TTBR1_EL1", ours.ttbr1_el1),
+            ("TCR_EL1", ours.tcr_el1),
+            ("SCTLR", ours.sctlr_el1),
+        ] {
+            let theirs = stub.register(&document, index + 1, name);
+            assert_eq!(value, Some(theirs), "vCPU {index}: {name} is {theirs:#x}, not {value:x?}");
+        }
+    }
+
+    // Somebody else's stub is left alone, and that is said.
+    let refused = guest.open(|options| options.registers = RegisterSource::Stub);
+    assert!(refused.notes.iter().any(|note| note.contains("has one already")), "{:?}", refused.notes);
+    assert_eq!(arm_registers(&refused.memory.facts().vcpus)[0].pc, ours[0].pc);
+    let error = refused.memory.control().unwrap().registers().unwrap_err().to_string();
+    assert!(error.contains("own.sock"), "{error}");
+    assert_eq!(stub.register(&document, 1, "TCR_EL1"), ours[0].tcr_el1.unwrap());
+    guest.monitor("gdbserver none");
+    control.resume().unwrap();
+    guest.assert_goes_on("after a pause with a stub");
 }

@@ -3,6 +3,7 @@
 use std::{
     io::Read,
     net::{TcpListener, TcpStream},
+    os::unix::fs::MetadataExt,
     sync::Barrier,
     time::{Duration, Instant},
 };
@@ -13,7 +14,8 @@ use memflow_core::{
 };
 use memflow_guests::BareMachine;
 use memflow_qemu::{
-    AccessKind, Connected, LayoutSource, MonitorAddress, MonitorConfig, Options, Protocol, RunKind, Target, open,
+    AccessKind, Connected, LayoutSource, MonitorAddress, MonitorConfig, Options, Protocol, RegisterSource, RunKind,
+    Target, open,
 };
 use memflow_tests::Random;
 use serde_json::json;
@@ -132,6 +134,28 @@ fn nodes_of_file_and_memfd_with_memory_above_the_hole() {
     let connected = machine.open(|_| {}).unwrap();
     assert_eq!(connected.memory.facts().machine, Some(MachineKind::X86_64));
     assert_eq!(connected.memory.control().unwrap().run_state().unwrap(), RunState::Paused);
+
+    // What the stub adds to the monitor's registers, and what only the monitor has; a machine that stands stays so.
+    let stub = machine.open(|options| options.registers = RegisterSource::Stub).unwrap();
+    let VcpuRegisters::X86(both) = stub.memory.facts().vcpus[0] else { panic!("{:?}", stub.memory.facts().vcpus) };
+    let VcpuRegisters::X86(printed) = connected.memory.facts().vcpus[0] else { panic!("no registers of x86") };
+    assert!(both.kernel_gs_base.is_some() && printed.kernel_gs_base.is_none(), "{both:x?}, {:?}", stub.notes);
+    assert_eq!((both.cr0, both.cr3, both.idtr_base), (printed.cr0, printed.cr3, printed.idtr_base));
+    assert_eq!(stub.memory.control().unwrap().run_state().unwrap(), RunState::Paused);
+}
+
+#[test]
+fn stub_opens_in_a_machine_of_another_user() {
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        // Only the superuser can start one, and read its memory.
+        return;
+    }
+    let machine = machine("runas", "qemu-system-x86_64", "-machine q35 -m 64M -runas nobody", &[MIB]);
+    let opened = machine.open(|options| options.registers = RegisterSource::Stub).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", opened.guest.pid())).unwrap();
+    assert!(status.lines().any(|line| line.starts_with("Uid:") && !line.contains("\t0")), "{status}");
+    let VcpuRegisters::X86(vcpu) = opened.memory.facts().vcpus[0] else { panic!("no registers of x86") };
+    assert!(vcpu.kernel_gs_base.is_some(), "{:?}", opened.notes);
 }
 
 #[test]

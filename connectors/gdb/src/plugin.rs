@@ -6,11 +6,7 @@ use memflow_core::{
     Error, Result,
     plugin::{Connection, ConnectorRequest, args::Args},
 };
-
-use crate::{
-    address::Address,
-    open::{Options, Physical, Runs, open as open_stub},
-};
+use memflow_gdb_stub::{Address, Options, Physical, Runs, open as open_stub};
 
 #[memflow_derive::connector(
     name = "gdb",
@@ -47,17 +43,18 @@ fn open(request: &ConnectorRequest<'_>) -> Result<Connection> {
 
 /// The options that the arguments ask for.
 fn options(args: &Args) -> Result<Options> {
-    let defaults = Options::default();
-    Ok(Options {
-        timeout: args.time("timeout")?.unwrap_or(defaults.timeout),
-        run: match args.text("run")? {
-            Some("after") => Runs::After,
-            Some("never") => Runs::Never,
-            _ => Runs::Between,
-        },
-        physical: if args.text("physical")? == Some("assume") { Physical::Assume } else { Physical::Switch },
-        map: args.text("map")?.map(str::to_owned),
-        size: args.size("size")?,
-        ahead: args.number("ahead")?.map(|ahead| usize::try_from(ahead).unwrap_or(usize::MAX)),
-    })
+    let mut options = Options::default();
+    options.timeout = args.time("timeout")?.unwrap_or(options.timeout);
+    options.run = match args.text("run")? {
+        Some("after") => Runs::After,
+        Some("never") => Runs::Never,
+        _ => Runs::Between,
+    };
+    if args.text("physical")? == Some("assume") {
+        options.physical = Physical::Assume;
+    }
+    options.map = args.text("map")?.map(str::to_owned);
+    options.size = args.size("size")?;
+    options.ahead = args.number("ahead")?.map(|ahead| usize::try_from(ahead).unwrap_or(usize::MAX));
+    Ok(options)
 }

@@ -14,7 +14,9 @@ use memflow_core::{
 use crate::{
     host::HostProcess,
     monitor::{MonitorConfig, Session, parse_running, with_first},
-    registers::parse_registers,
+    open::RegisterSource,
+    registers::{merged, parse_registers},
+    stub,
 };
 
 /// A guest whose monitors answered at least once.
@@ -24,12 +26,22 @@ pub(crate) struct Monitored {
     pub(crate) name: Arc<str>,
     pub(crate) monitors: Vec<MonitorConfig>,
     pub(crate) limit: Duration,
+    pub(crate) source: RegisterSource,
 }
 
 impl Monitored {
     fn ask<T>(&self, what: &'static str, ask: impl FnMut(&mut Session) -> Result<T>) -> Result<T> {
         let answer = with_first(&self.process, &self.monitors, self.limit, &mut Vec::new(), ask);
         answer.context(|| format!("{what} {}", self.name).into())
+    }
+
+    /// The registers that the stub has, and of what the monitor printed those that it has not.
+    pub(crate) fn with_stub(&self, printed: &[VcpuRegisters]) -> Result<Vec<VcpuRegisters>> {
+        let read = stub::read(&self.process, &self.monitors, self.limit).context(|| "registers=stub".into())?;
+        merged(printed, &read).ok_or_else(|| Error::Unsupported {
+            what: "registers=stub for this guest".to_owned(),
+            why: format!("the monitor has {} vCPUs, the gdb stub {}, or others", printed.len(), read.len()),
+        })
     }
 
     /// Runs a command that prints nothing, and checks what came of it: the command's own answer may be lost.
@@ -62,6 +74,10 @@ impl Control for Monitored {
     }
 
     fn registers(&self) -> Result<Vec<VcpuRegisters>> {
-        self.ask("registers of", |session| Ok(parse_registers(&session.run("info registers -a")?)))
+        let printed = self.ask("registers of", |session| Ok(parse_registers(&session.run("info registers -a")?)))?;
+        match self.source {
+            RegisterSource::Monitor => Ok(printed),
+            RegisterSource::Stub => self.with_stub(&printed).context(|| format!("registers of {}", self.name).into()),
+        }
     }
 }

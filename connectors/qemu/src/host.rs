@@ -24,7 +24,7 @@ use memflow_core::{Error, Result};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{Mode, OFlags, openat},
-    process::{Pid, PidfdFlags, pidfd_open},
+    process::{Gid, Pid, PidfdFlags, Uid, pidfd_open},
 };
 
 /// Longest file of /proc that is read: a process has at most 65,530 mappings unless the limit was raised.
@@ -191,6 +191,20 @@ impl HostProcess {
     pub(crate) fn arguments(&self) -> io::Result<Vec<String>> {
         let text = self.text("cmdline")?;
         Ok(text.strip_suffix('\0').unwrap_or(&text).split('\0').map(str::to_owned).collect())
+    }
+
+    /// The user and the group that it makes files as.
+    pub(crate) fn owner(&self) -> io::Result<(Uid, Gid)> {
+        let text = self.text("status")?;
+        // Uid: real, effective, saved, for files.
+        let fourth = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_ascii_whitespace().nth(3)?.parse().ok()
+        };
+        match (fourth("Uid:"), fourth("Gid:")) {
+            (Some(user), Some(group)) => Ok((Uid::from_raw(user), Gid::from_raw(group))),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 
     /// The kernel's short name for it.

@@ -24,6 +24,7 @@ mod option;
 mod plugged;
 mod plugin;
 mod registers;
+mod stub;
 
 pub use self::{
     access::AccessKind,
@@ -36,7 +37,7 @@ pub use self::{
         FlatRange, MonitorAddress, MonitorConfig, Protocol, parse_blocks, parse_flat_view, parse_host_address,
         plain_text,
     },
-    open::{Connected, Options, open, open_guest},
+    open::{Connected, Options, RegisterSource, open, open_guest},
     option::{QemuOption, size},
     plugged::{MemoryDevice, parse_memory_devices},
     plugin::Plugin,

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use memflow_core::{
     Result,
-    memory::{RunMap, SourceConfig, TargetFacts},
+    memory::{RunMap, SourceConfig, TargetFacts, VcpuRegisters},
 };
 
 use crate::{
@@ -20,6 +20,17 @@ use crate::{
     plugged::{Plugged, parse_memory_devices},
     registers::parse_registers,
 };
+
+/// Who is asked for registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum RegisterSource {
+    /// The monitor, which changes nothing, and does not have the registers of paging on Arm.
+    #[default]
+    Monitor,
+    /// The monitor, and a GDB stub that QEMU opens for a moment and that stops the guest for that: it has those, and of x86 the GS base
+    /// that `swapgs` brings.
+    Stub,
+}
 
 /// How a guest is opened.
 #[derive(Clone, Debug)]
@@ -35,6 +46,8 @@ pub struct Options {
     pub monitor: Option<MonitorConfig>,
     /// Ask monitors at all.
     pub use_monitors: bool,
+    /// Who is asked for registers.
+    pub registers: RegisterSource,
     /// Take writes.
     pub writable: bool,
 }
@@ -47,6 +60,7 @@ impl Default for Options {
             timeout: Duration::from_secs(2),
             monitor: None,
             use_monitors: true,
+            registers: RegisterSource::default(),
             writable: false,
         }
     }
@@ -100,7 +114,9 @@ pub fn open_guest(guest: Guest, options: &Options) -> Result<Connected> {
         if let Ok((vcpus, listed)) = registers {
             (facts.vcpus, devices) = (vcpus, listed);
             let (process, name, monitors) = (guest.process.clone(), name.clone(), monitors.clone());
-            control = Some(Monitored { process, name, monitors, limit: options.timeout });
+            let monitored = Monitored { process, name, monitors, limit: options.timeout, source: options.registers };
+            complete(&monitored, &mut facts.vcpus, &mut notes);
+            control = Some(monitored);
         }
     }
     if control.is_none() {
@@ -118,4 +134,22 @@ pub fn open_guest(guest: Guest, options: &Options) -> Result<Connected> {
     }
     let memory = Arc::new(QemuMemory::new(config, runs, access, (control, plugged), options.writable));
     Ok(Connected { memory, guest, layout, notes })
+}
+
+/// Adds what the monitor does not print, or says what is missing and how to have it.
+fn complete(monitored: &Monitored, vcpus: &mut Vec<VcpuRegisters>, notes: &mut Vec<String>) {
+    if monitored.source == RegisterSource::Stub {
+        match monitored.with_stub(vcpus) {
+            Ok(complete) => *vcpus = complete,
+            Err(error) => notes.push(error.to_string()),
+        }
+    }
+    let lacks = |vcpu: &VcpuRegisters| matches!(vcpu, VcpuRegisters::AArch64(arm) if arm.ttbr1_el1.is_none());
+    if monitored.source == RegisterSource::Monitor && vcpus.iter().any(lacks) {
+        notes.push(
+            "QEMU's monitor prints no registers of paging on Arm (TTBR0_EL1, TTBR1_EL1, TCR_EL1, SCTLR_EL1); name registers=stub to \
+             have them, which stops the guest for a moment"
+                .to_owned(),
+        );
+    }
 }

@@ -12,7 +12,7 @@ use memflow_core::{
 use crate::{
     discover::{Target, discover},
     monitor::{MonitorAddress, MonitorConfig, Protocol},
-    open::{Options, open as open_target},
+    open::{Options, RegisterSource, open as open_target},
 };
 
 /// As the descriptor says.
@@ -29,6 +29,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
         access: choice(auto | map | process_vm | mem) = "auto" => "how guest memory is reached",
         timeout: time = "2s" => "longest time for a conversation with one monitor",
         monitor: text => "the monitor to ask, qmp:PATH or qmp:HOST:PORT or hmp:…, or none; without it, those of the command line",
+        registers: choice(monitor | stub) = "monitor"
+            => "who is asked for registers; stub, QEMU's gdb stub, has those of paging on Arm and stops the guest for a moment",
         writable: flag => "take writes, and write them to the guest",
     ),
 )]
@@ -70,6 +72,10 @@ fn options(args: &Args) -> Result<Options> {
         timeout: args.time("timeout")?.unwrap_or(DEFAULT_TIMEOUT),
         use_monitors: monitor != Some("none"),
         monitor: monitor.filter(|text| *text != "none").map(parse_monitor).transpose()?,
+        registers: match args.text("registers")? {
+            Some("stub") => RegisterSource::Stub,
+            _ => RegisterSource::Monitor,
+        },
         writable: args.flag("writable")?.unwrap_or(false),
     })
 }

@@ -1,6 +1,6 @@
 //! Registers of vCPUs, as QEMU prints them.
 //!
-//! Owns: `info registers -a`, for x86 and 64-bit Arm. Must not know: who asked.
+//! Owns: `info registers -a`, for x86 and 64-bit Arm, and what becomes of it with a second source. Must not know: who asked.
 //! Keeps: a register that is not printed is `None`: of Arm, QEMU prints none of those that control paging; of x86, neither LSTAR nor
 //! the GS base that `swapgs` brings.
 //! Source: QEMU target/i386/cpu-dump.c (`x86_cpu_dump_state`), target/arm/cpu.c (`aarch64_cpu_dump_state`).
@@ -56,6 +56,45 @@ fn vcpu(lines: &[&str]) -> Option<VcpuRegisters> {
     Some(VcpuRegisters::AArch64(arm))
 }
 
+/// What the monitor and the stub say of the same vCPUs, the stub first: it has all of a vCPU's registers at one moment. `None` when
+/// they do not speak of the same vCPUs.
+pub(crate) fn merged(monitor: &[VcpuRegisters], stub: &[VcpuRegisters]) -> Option<Vec<VcpuRegisters>> {
+    if monitor.len() != stub.len() {
+        return None;
+    }
+    let pairs = monitor.iter().zip(stub);
+    pairs
+        .map(|pair| match pair {
+            (VcpuRegisters::X86(monitor), VcpuRegisters::X86(stub)) => {
+                let mut both = *stub;
+                for (ours, theirs) in [
+                    (&mut both.cr0, monitor.cr0),
+                    (&mut both.cr2, monitor.cr2),
+                    (&mut both.cr3, monitor.cr3),
+                    (&mut both.cr4, monitor.cr4),
+                    (&mut both.efer, monitor.efer),
+                    (&mut both.idtr_base, monitor.idtr_base),
+                    (&mut both.gdtr_base, monitor.gdtr_base),
+                    (&mut both.gs_base, monitor.gs_base),
+                    (&mut both.rip, monitor.rip),
+                    (&mut both.rsp, monitor.rsp),
+                ] {
+                    *ours = ours.or(theirs);
+                }
+                Some(VcpuRegisters::X86(both))
+            }
+            (VcpuRegisters::AArch64(monitor), VcpuRegisters::AArch64(stub)) => {
+                let mut both = *stub;
+                both.pc = both.pc.or(monitor.pc);
+                both.sp = both.sp.or(monitor.sp);
+                both.pstate = both.pstate.or(monitor.pstate);
+                Some(VcpuRegisters::AArch64(both))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
 fn hex(text: &str) -> Option<u64> {
     u64::from_str_radix(text, 16).ok()
 }
@@ -88,6 +127,26 @@ mod tests {
         let VcpuRegisters::AArch64(arm) = vcpus[0] else { panic!("{vcpus:?}") };
         assert_eq!((arm.pc, arm.sp), (Some(0xffff_8000_0801_0000), Some(0xffff_8000_0a00_3d60)));
         assert_eq!((arm.pstate, arm.ttbr1_el1), (Some(0x4000_03c5), None));
+    }
+
+    #[test]
+    fn stub_goes_before_the_monitor_for_the_same_vcpus() {
+        let (mut monitor, mut stub) = (X86Registers::default(), X86Registers::default());
+        (monitor.cr3, monitor.rip, monitor.idtr_base) = (Some(0x1000), Some(1), Some(0xfe00));
+        (stub.cr3, stub.kernel_gs_base) = (Some(0x2000), Some(0x8000));
+        let (monitor, stub) = ([VcpuRegisters::X86(monitor)], [VcpuRegisters::X86(stub)]);
+        let both = merged(&monitor, &stub).unwrap();
+        let VcpuRegisters::X86(both) = both[0] else { panic!("{both:?}") };
+        assert_eq!((both.cr3, both.rip, both.idtr_base), (Some(0x2000), Some(1), Some(0xfe00)));
+        assert_eq!(both.kernel_gs_base, Some(0x8000));
+
+        let mut arm = AArch64Registers::default();
+        arm.ttbr1_el1 = Some(0x4000_0000);
+        let arm = [VcpuRegisters::AArch64(arm)];
+        assert_eq!(merged(&monitor, &arm), None);
+        assert_eq!(merged(&monitor, &[]), None);
+        let printed = [VcpuRegisters::AArch64(AArch64Registers::default())];
+        assert_eq!(merged(&printed, &arm).unwrap(), arm);
     }
 
     #[test]

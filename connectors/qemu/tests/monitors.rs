@@ -10,6 +10,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +20,8 @@ use memflow_core::{
     memory::{PhysRead, PhysWrite, PhysicalMemoryExt, RunState},
 };
 use memflow_qemu::{
-    AccessKind, Connected, LayoutSource, MonitorAddress, MonitorConfig, Options, Protocol, Target, discover, find, open,
+    AccessKind, Connected, LayoutSource, MonitorAddress, MonitorConfig, Options, Protocol, RegisterSource, Target,
+    discover, find, open,
 };
 
 const GREETING: &str =
@@ -148,6 +150,96 @@ fn truthful_monitor_gives_layout_registers_and_state() {
     // A monitor that says it runs has not paused.
     let error = connected.memory.control().unwrap().pause().unwrap_err().to_string();
     assert!(error.contains("`stop` for this guest"), "{error}");
+}
+
+#[test]
+fn guest_goes_on_and_the_stub_is_closed_whatever_the_stub_does() {
+    // A stub that stops the guest and says nothing, garbage, or hangs up; one that nobody listens behind.
+    for answer in [Some(&b""[..]), Some(b"$nonsense#00$#00"), Some(b"+$PacketSize=1000#ff"), None] {
+        let fake = Fake::start("stubborn", SOCKET);
+        let (first, last) = fake.mapping();
+        // The path of the stub that is open, and whether the guest runs.
+        let state = Arc::new(Mutex::new((None::<String>, true)));
+        let (shared, place) = (state.clone(), Arc::new(Mutex::new(None::<PathBuf>)));
+        let seen = place.clone();
+        fake.serve("qmp.sock", move |stream| {
+            let (shared, seen) = (shared.clone(), seen.clone());
+            qmp(stream, move |command| {
+                let mut state = shared.lock().unwrap();
+                match command {
+                    "info chardev" => {
+                        let line = |path: &String| format!("gdb: filename=disconnected:unix:{path},server=on\r\n");
+                        format!("#chr1: filename=gdb\r\n{}", state.0.as_ref().map(line).unwrap_or_default())
+                    }
+                    "info status" => format!("VM status: {}\r\n", if state.1 { "running" } else { "paused" }),
+                    "cont" => {
+                        state.1 = true;
+                        String::new()
+                    }
+                    "gdbserver none" => {
+                        state.0 = None;
+                        "Disabled gdbserver\r\n".to_owned()
+                    }
+                    _ => match command.strip_prefix("gdbserver unix:") {
+                        Some(device) => {
+                            let path = device.split(',').next().unwrap().to_owned();
+                            *seen.lock().unwrap() = Some(PathBuf::from(&path));
+                            if let Some(answer) = answer {
+                                let (listener, shared) = (UnixListener::bind(&path).unwrap(), shared.clone());
+                                thread::spawn(move || {
+                                    let (mut client, _) = listener.accept().unwrap();
+                                    shared.lock().unwrap().1 = false;
+                                    let _ = client.write_all(answer);
+                                    // Held open until the other side has enough, where there was no answer at all.
+                                    let _ = answer.is_empty().then(|| client.read_to_end(&mut Vec::new()));
+                                });
+                            }
+                            state.0 = Some(path);
+                            String::new()
+                        }
+                        None => truthful(first, last)(command),
+                    },
+                }
+            });
+        });
+        let options = fake.with(|options| (options.map, options.registers) = (None, RegisterSource::Stub));
+        let connected = fake.open(&options).unwrap();
+        assert_eq!(*state.lock().unwrap(), (None, true), "{:?}", connected.notes);
+        let notes = connected.notes.join("; ");
+        assert!(notes.contains("registers=stub: ") && notes.contains("GDB stub"), "{notes}");
+        // What the monitor said is there all the same; who asks again is told.
+        assert_eq!(connected.memory.facts().vcpus.len(), 1);
+        let error = connected.memory.control().unwrap().registers().unwrap_err().to_string();
+        assert!(error.contains("registers=stub"), "{error}");
+        assert_eq!(*state.lock().unwrap(), (None, true), "{error}");
+        // Nobody else could have reached the socket, and nothing is left of it.
+        let socket = place.lock().unwrap().clone().unwrap();
+        assert!(!socket.parent().unwrap().exists(), "{}", socket.display());
+    }
+}
+
+#[test]
+fn stub_of_somebody_else_is_left_alone() {
+    let fake = Fake::start("theirs", SOCKET);
+    let (first, last) = fake.mapping();
+    let commands = Arc::new(Mutex::new(Vec::new()));
+    let heard = commands.clone();
+    fake.serve("qmp.sock", move |stream| {
+        let heard = heard.clone();
+        qmp(stream, move |command| {
+            heard.lock().unwrap().push(command.to_owned());
+            match command {
+                "info chardev" => "gdb: filename=disconnected:tcp:0.0.0.0:1234,server=on\r\n".to_owned(),
+                _ => truthful(first, last)(command),
+            }
+        });
+    });
+    let options = fake.with(|options| (options.map, options.registers) = (None, RegisterSource::Stub));
+    let connected = fake.open(&options).unwrap();
+    let notes = connected.notes.join("; ");
+    assert!(notes.contains("has one already") && notes.contains("0.0.0.0:1234"), "{notes}");
+    let commands = commands.lock().unwrap();
+    assert!(commands.iter().all(|command| !command.starts_with("gdbserver") && command != "cont"), "{commands:?}");
 }
 
 #[test]

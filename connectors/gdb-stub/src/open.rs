@@ -13,7 +13,11 @@
 
 use std::time::Duration;
 
-use memflow_core::{Error, Result, memory::TargetFacts};
+use memflow_core::{
+    Error, Result,
+    error::ResultExt,
+    memory::{TargetFacts, VcpuRegisters},
+};
 
 use crate::{
     address::Address,
@@ -105,10 +109,7 @@ pub fn open(address: &Address, options: &Options) -> Result<Opened> {
     let description = describe(&mut session, abilities, &mut notes)?;
     let mut facts = TargetFacts::default();
     facts.machine = registers::machine(&description);
-    match registers::read(&mut session, &description) {
-        Ok(vcpus) => facts.vcpus = vcpus,
-        Err(error) => return Err(error.context("registers of the vCPUs")),
-    }
+    facts.vcpus = registers::read(&mut session, &description).context(|| "registers of the vCPUs".into())?;
     let layout = match given {
         Some(layout) => layout,
         None => layout(&mut session, abilities, &mut notes)?,
@@ -122,6 +123,22 @@ pub fn open(address: &Address, options: &Options) -> Result<Opened> {
         description.architecture.as_deref().unwrap_or("an unknown machine").escape_debug(),
     );
     Ok(Opened { memory: GdbMemory::new(session, layout, description, facts, abilities), format, notes })
+}
+
+/// Connects to a stub, reads the registers of each vCPU, and leaves; of [`Options`], `map` and `size` don't matter. A target that
+/// ran runs on. One of another architecture than those that are known here has none.
+///
+/// # Errors
+/// As [`open`]; [`Error::Unsupported`] also when the stub does not describe its target, as nothing says then which register is which.
+pub fn vcpus(address: &Address, options: &Options) -> Result<Vec<VcpuRegisters>> {
+    let link = Link::connect(address, options.timeout)?;
+    let (mut session, abilities) = shake(link, options)?;
+    let mut notes = Vec::new();
+    let description = describe(&mut session, abilities, &mut notes)?;
+    if !notes.is_empty() {
+        return Err(Error::Unsupported { what: session.name().to_owned(), why: notes.join("; ") });
+    }
+    registers::read(&mut session, &description).context(|| "registers of the vCPUs".into())
 }
 
 /// The layout that the options name.
