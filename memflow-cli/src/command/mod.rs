@@ -6,8 +6,8 @@
 mod address;
 mod cache;
 mod control;
-mod diff;
 mod convert;
+mod diff;
 mod dmesg;
 mod dump;
 mod find;
@@ -32,8 +32,8 @@ mod translate;
 pub(crate) use self::{
     cache::{CacheArgs, run as cache},
     control::{ControlArgs, pause, resume},
-    diff::{DiffArgs, run as diff},
     convert::{ConvertArgs, run as convert},
+    diff::{DiffArgs, run as diff},
     dmesg::{DmesgArgs, run as dmesg},
     dump::{DumpArgs, run as dump},
     find::{FindArgs, run as find},
