@@ -131,7 +131,8 @@ fn same_registers(memory: &dyn PhysicalMemory, text: &str) {
         let bases = (registers.idtr_base, registers.gdtr_base, registers.gs_base);
         assert_eq!(bases, (Some(idt[index]), Some(gdt[index]), Some(gs[index])), "{text}");
     }
-    assert!(idt[0] != 0, "{text}");
+    // The first vCPU may be in the middle of a call to the BIOS, whose table lies at zero; the second one waits.
+    assert!(idt.iter().any(|base| *base != 0), "{text}");
 }
 
 #[test]

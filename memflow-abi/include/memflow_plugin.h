@@ -834,6 +834,9 @@ struct memflow_MemoryTable {
     int32_t (*resume)(void *context, memflow_FailureSink failure);
     /* Lists the registers of each vCPU now, as `memflow_VcpuRecord`. Absent: they cannot be told. Since 1.2. */
     int32_t (*registers)(void *context, memflow_RecordSink sink, memflow_FailureSink failure);
+    /* What the machine had and whoever wrote the dump left out on purpose, in order; in none of the runs, and offsets mean
+     * nothing. Absent: nothing is known to be left out. Since 1.2. */
+    void (*excluded_runs)(void *context, memflow_RunSink runs);
 };
 
 /* ---- Address spaces ---- */

@@ -369,5 +369,8 @@ growing! {
         resume: Option<unsafe extern "C" fn(context: *mut c_void, failure: FailureSink) -> i32>,
         /// Lists the registers of each vCPU now, as [`VcpuRecord`]. Absent: they cannot be told. Since 1.2.
         registers: Option<unsafe extern "C" fn(context: *mut c_void, sink: RecordSink, failure: FailureSink) -> i32>,
+        /// What the machine had and whoever wrote the dump left out on purpose, in order; in none of the runs, and offsets mean nothing.
+        /// Absent: nothing is known to be left out. Since 1.2.
+        excluded_runs: Option<unsafe extern "C" fn(context: *mut c_void, runs: RunSink)>,
     }
 }

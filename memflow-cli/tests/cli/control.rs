@@ -285,7 +285,7 @@ fn pause_that_cannot_be_is_an_error() {
 fn description_tells_the_state_and_the_registers_of_arm_vcpus() {
     let place = Place::new();
     let described = place.run("info --verbose", "state=paused");
-    for line in ["state   paused", "vCPUs   1, registers known", "        ttbr1 0x1000  pc 0xffff800000000010"] {
+    for line in ["state    paused", "vCPUs    1, registers known", "         ttbr1 0x1000  pc 0xffff800000000010"] {
         assert!(described.out.lines().any(|found| found == line), "{line}: {}", described.out);
     }
     let described = place.run("info --json", "state=running");

@@ -62,7 +62,7 @@ pub trait PhysicalMemory: Send + Sync {
 
     /// Addresses that the machine had and whoever wrote the dump left out on purpose: reads of them fail as
     /// [`Reason::Excluded`](crate::error::Reason::Excluded). In none of the [runs](Metadata::runs); offsets mean nothing. Empty where
-    /// nothing was left out, or nobody says what; a plugin in a file of its own does not.
+    /// nothing was left out, or nobody says what.
     fn excluded_runs(&self) -> Arc<RunMap> {
         Arc::default()
     }

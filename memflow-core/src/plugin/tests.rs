@@ -15,9 +15,9 @@ use crate::{
     address::{PhysAddr, PhysRange, VirtAddr},
     error::{Error, ErrorKind, Reason, Result},
     memory::{
-        AArch64Registers, BufferMemory, BugCheck, Control, Metadata, Outcome, Pause, PhysRead, PhysWrite,
-        PhysicalMemory, PhysicalMemoryExt, Run, RunMap, RunState, SourceConfig, TargetFacts, VcpuRegisters,
-        WindowsFacts, X86Registers,
+        AArch64Registers, BufferMemory, BugCheck, ByteSource, Control, Liveness, Metadata, Outcome, Pause, PhysRead,
+        PhysWrite, PhysicalMemory, PhysicalMemoryExt, PositionedMemory, Run, RunMap, RunState, SourceConfig,
+        TargetFacts, VcpuRegisters, WindowsFacts, X86Registers,
     },
     testkit::{LockedMemory, SwitchedMemory},
 };
@@ -55,6 +55,28 @@ fn what_a_target_says_of_itself_comes_across() {
     );
     assert_eq!(here.facts(), there.facts());
     assert_eq!(here.populated_runs(), there.populated_runs());
+    assert_eq!(there.excluded_runs(), Arc::default());
+}
+
+#[test]
+fn what_was_left_out_comes_across() {
+    struct Zeros;
+    impl ByteSource for Zeros {
+        fn read_at(&self, _: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+            buf.fill(0);
+            Ok(buf.len())
+        }
+    }
+    let runs = |start| {
+        let range = PhysRange::new(PhysAddr::new(start), 0x1000).unwrap();
+        RunMap::new([Run { range, offset: 0 }]).unwrap()
+    };
+    let config = SourceConfig { name: "dump".into(), runs: runs(0x1000), facts: TargetFacts::default() };
+    let here = PositionedMemory::new(config, Zeros, Liveness::Frozen, true).with_excluded(runs(0x4000));
+    let here: Arc<dyn PhysicalMemory> = Arc::new(here);
+    let there = across(here.clone());
+    assert_eq!(there.excluded_runs().to_string(), here.excluded_runs().to_string());
+    assert!(!there.excluded_runs().is_empty());
 }
 
 #[test]

@@ -116,6 +116,23 @@ static void memory_populated(void *context, memflow_RunSink sink) {
     sink.run(sink.context, run);
 }
 
+static void memory_excluded(void *context, memflow_RunSink sink) {
+    (void)context;
+    memflow_Run run = { 0x10000, 0x1000, 0 };
+    if (is("excluded_bad")) {
+        run.start = UINT64_MAX;
+        run.len = 2;
+    }
+    if (is("excluded_overlap")) {
+        sink.run(sink.context, run);
+    }
+    if (is("excluded_endless")) {
+        for (run.len = 1; sink.run(sink.context, run) == 0; run.start += 2) {
+        }
+    }
+    sink.run(sink.context, run);
+}
+
 static int32_t memory_run_state(void *context, uint32_t *state, memflow_FailureSink failure) {
     (void)context;
     (void)failure;
@@ -195,6 +212,7 @@ static void prepare(void) {
     memory_table.facts = memory_facts;
     memory_table.direct_map = memory_map;
     memory_table.populated_runs = memory_populated;
+    memory_table.excluded_runs = memory_excluded;
     memory_table.run_state = memory_run_state;
     memory_table.pause = memory_table.resume = memory_change;
     memory_table.registers = memory_registers;

@@ -180,6 +180,11 @@ impl PhysicalMemory for Machine {
         self.runs.clone()
     }
 
+    fn excluded_runs(&self) -> Arc<RunMap> {
+        self.fault.trip_or_not("memory.excluded_runs");
+        Arc::default()
+    }
+
     fn direct_map(&self) -> Option<&DirectMap> {
         self.fault.trip_or_not("memory.direct_map");
         None

@@ -109,6 +109,12 @@ fn populated_runs(args: &str) -> Result<()> {
     Ok(())
 }
 
+fn excluded_runs(args: &str) -> Result<()> {
+    let memory = memory(args)?;
+    assert!(memory.excluded_runs().is_empty());
+    Ok(())
+}
+
 fn controlled(args: &str, ask: fn(&dyn Control) -> Result<()>) -> Result<()> {
     ask(memory(args)?.control().unwrap())
 }
@@ -149,6 +155,7 @@ const CASES: &[Case] = &[
     ("MemoryTable", "pause", Way::Fallible, |args| controlled(args, |control| control.pause())),
     ("MemoryTable", "resume", Way::Fallible, |args| controlled(args, |control| control.resume())),
     ("MemoryTable", "registers", Way::Fallible, |args| controlled(args, |control| control.registers().map(drop))),
+    ("MemoryTable", "excluded_runs", Way::Absorbed, excluded_runs),
     ("SoftFaultsTable", "clone", Way::NoCode, resolve),
     ("SoftFaultsTable", "drop", Way::Absorbed, resolve),
     ("SoftFaultsTable", "resolve", Way::Batch, resolve),

@@ -167,6 +167,15 @@ fn populated_runs_that_cannot_be_hide_nothing() {
 }
 
 #[test]
+fn what_was_left_out_is_taken_only_if_it_can_be() {
+    let _turn = turn();
+    assert_eq!(memory("well").unwrap().excluded_runs().total_bytes(), 0x1000);
+    for how in ["excluded_bad", "excluded_overlap", "excluded_endless"] {
+        assert!(memory(how).unwrap().excluded_runs().is_empty(), "{how}");
+    }
+}
+
+#[test]
 fn states_that_cannot_be_are_never_taken_for_running_or_paused() {
     let _turn = turn();
     let state = |how| memory(how).unwrap().control().unwrap().run_state();

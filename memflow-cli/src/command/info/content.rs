@@ -13,11 +13,9 @@ use serde::Serialize;
 
 use crate::{
     output::{Hex, plural, size},
-    sweep::{PAGE, Swept, pages, sweep},
+    sweep::{Swept, pages, sweep},
 };
 
-/// Most pages of gaps that are asked why they are not there: those of 64 GiB.
-const MOST_ASKED: u64 = 16 << 20;
 /// Most places that are told of what cannot be read.
 const MOST_PLACES: usize = 1024;
 
@@ -26,8 +24,8 @@ const MOST_PLACES: usize = 1024;
 pub(super) struct GapsRecord {
     count: u64,
     size: u64,
-    /// Of those, bytes that whoever wrote the file left out; nothing if that was not asked, as for very large gaps.
-    left_out: Option<u64>,
+    /// Of those, bytes that whoever wrote the file left out.
+    left_out: u64,
 }
 
 /// What every page holds.
@@ -52,22 +50,22 @@ struct PlaceRecord {
 impl GapsRecord {
     /// Looks between the runs.
     pub(super) fn new(memory: &dyn PhysicalMemory) -> Self {
-        let runs = memory.metadata().runs;
+        let (runs, excluded) = (memory.metadata().runs, memory.excluded_runs());
         let all = runs.last_address().and_then(|last| PhysRange::inclusive(PhysAddr::new(0), last));
-        let gaps: Vec<(PhysRange, ())> = all
-            .into_iter()
-            .flat_map(|all| runs.pieces(all))
-            .filter_map(|piece| match piece {
-                Piece::Gap { range } => Some((range, ())),
-                Piece::Present { .. } => None,
-            })
-            .collect();
-        let size = gaps.iter().fold(0u64, |sum, (range, ())| sum.saturating_add(range.len()));
-        let left_out = (size / PAGE <= MOST_ASKED).then(|| {
-            let (found, _) = sweep(&gaps, true, |piece, ()| left_out(memory, piece));
-            found.into_iter().fold(0u64, u64::saturating_add)
+        let gaps = all.into_iter().flat_map(|all| runs.pieces(all)).filter_map(|piece| match piece {
+            Piece::Gap { range } => Some(range),
+            Piece::Present { .. } => None,
         });
-        Self { count: gaps.len() as u64, size, left_out }
+        let mut all = Self { count: 0, size: 0, left_out: 0 };
+        for gap in gaps {
+            all.count += 1;
+            all.size = all.size.saturating_add(gap.len());
+            all.left_out += excluded.pieces(gap).fold(0, |sum, piece| match piece {
+                Piece::Present { range, .. } => sum + range.len(),
+                Piece::Gap { .. } => sum,
+            });
+        }
+        all
     }
 
     /// In a line; nothing if there are none.
@@ -75,24 +73,10 @@ impl GapsRecord {
         let gaps = || format!("{} in {}", size(self.size), plural(self.count, "gap"));
         match (self.count, self.left_out) {
             (0, _) => None,
-            (_, Some(bytes)) if bytes > 0 => {
-                Some(format!("{}, {} of them left out when it was written", gaps(), size(bytes)))
-            }
-            _ => Some(gaps()),
+            (_, 0) => Some(gaps()),
+            (_, bytes) => Some(format!("{}, {} of them left out when it was written", gaps(), size(bytes))),
         }
     }
-}
-
-/// Bytes of a gap that were left out on purpose, page by page.
-fn left_out(memory: &dyn PhysicalMemory, gap: PhysRange) -> u64 {
-    let pages = pages(gap);
-    let mut bytes = vec![0; pages.len()];
-    let mut ops: Vec<PhysRead<'_>> =
-        pages.iter().zip(bytes.chunks_mut(1)).map(|(page, byte)| PhysRead::new(page.start(), byte)).collect();
-    // Each operation has its own outcome.
-    let _folded = memory.read_batch(&mut ops);
-    let excluded = |op: &PhysRead<'_>| matches!(op.outcome, Outcome::Failed { reason: Reason::Excluded { .. }, .. });
-    ops.iter().zip(&pages).filter(|(op, _)| excluded(op)).fold(0, |sum, (_, page)| sum + page.len())
 }
 
 /// What was found in one piece.
@@ -201,6 +185,7 @@ mod tests {
     use memflow_core::memory::{ByteSource, Liveness, PositionedMemory, Run, RunMap, SourceConfig, TargetFacts};
 
     use super::*;
+    use crate::sweep::PAGE;
 
     /// Zeros, but for ones in the second page and damage in the third.
     struct Pages;
@@ -226,7 +211,7 @@ mod tests {
     #[test]
     fn gaps_and_what_was_left_out_are_told_apart() {
         let gaps = GapsRecord::new(&memory());
-        assert_eq!((gaps.count, gaps.size, gaps.left_out), (2, 0x4000, Some(0x1000)));
+        assert_eq!((gaps.count, gaps.size, gaps.left_out), (2, 0x4000, 0x1000));
         assert_eq!(gaps.line().unwrap(), "16 KiB in 2 gaps, 4 KiB of them left out when it was written");
     }
 

@@ -42,6 +42,7 @@ const fn table() -> MemoryTable {
     table.facts = Some(facts);
     table.direct_map = Some(direct_map);
     table.populated_runs = Some(populated_runs);
+    table.excluded_runs = Some(excluded_runs);
     table
 }
 
@@ -286,6 +287,18 @@ unsafe extern "C" fn populated_runs(context: *mut c_void, sink: RunSink) {
     for run in found.as_ref().unwrap_or(&exported.runs) {
         // SAFETY: the ABI's contract: the sink's function can be called with its context for the call.
         if unsafe { take(sink.context, *run) } != 0 {
+            break;
+        }
+    }
+}
+
+unsafe extern "C" fn excluded_runs(context: *mut c_void, sink: RunSink) {
+    // SAFETY: the ABI's contract: the context is that of a living handle.
+    let exported = unsafe { shared::get::<Exported>(context) };
+    let Some(take) = sink.run else { return };
+    for run in guard::quietly(Vec::new(), || runs(&exported.memory.excluded_runs())) {
+        // SAFETY: the ABI's contract: the sink's function can be called with its context for the call.
+        if unsafe { take(sink.context, run) } != 0 {
             break;
         }
     }

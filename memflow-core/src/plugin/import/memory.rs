@@ -44,6 +44,7 @@ struct Foreign {
     read: ReadFn,
     write: Option<WriteFn>,
     populated_runs: Option<RunsFn>,
+    excluded_runs: Option<RunsFn>,
     metadata: Metadata,
     facts: TargetFacts,
     direct: Option<DirectMap>,
@@ -94,6 +95,7 @@ pub(in crate::plugin) unsafe fn memory(source: Memory, who: &str) -> Result<Arc<
         read,
         write: table.write,
         populated_runs: table.populated_runs,
+        excluded_runs: table.excluded_runs,
         metadata,
         facts,
         direct,
@@ -271,16 +273,20 @@ impl PhysicalMemory for Foreign {
     }
 
     fn populated_runs(&self) -> Arc<RunMap> {
-        let Some(function) = self.populated_runs else { return self.metadata.runs.clone() };
-        let mut found = Found { runs: Vec::new(), sound: true };
-        let sink = RunSink { context: (&raw mut found).cast(), run: Some(take_run) };
-        // SAFETY: a function of the handle's table with its context.
-        unsafe { function(self.handle.context(), sink) };
-        match RunMap::new(found.runs) {
-            Ok(runs) if found.sound => Arc::new(runs),
-            // Bytes that look empty and are not would be missed; looking at all of them never is wrong.
-            _ => self.metadata.runs.clone(),
-        }
+        // Bytes that look empty and are not would be missed; looking at all of them never is wrong.
+        self.populated_runs.and_then(|told| self.ask_runs(told)).unwrap_or_else(|| self.metadata.runs.clone())
+    }
+
+    fn excluded_runs(&self) -> Arc<RunMap> {
+        let Some(told) = self.excluded_runs else { return Arc::default() };
+        self.ask_runs(told).unwrap_or_else(|| {
+            log::warn!(
+                "{}: what it says was left out of {} makes no sense and is not used",
+                self.who,
+                self.metadata.name
+            );
+            Arc::default()
+        })
     }
 
     fn direct_map(&self) -> Option<&DirectMap> {
@@ -296,7 +302,18 @@ impl PhysicalMemory for Foreign {
     }
 }
 
-/// Most populated runs; then all of the memory is looked at.
+impl Foreign {
+    /// The runs that a function of the table tells; nothing if they cannot be.
+    fn ask_runs(&self, function: RunsFn) -> Option<Arc<RunMap>> {
+        let mut found = Found { runs: Vec::new(), sound: true };
+        let sink = RunSink { context: (&raw mut found).cast(), run: Some(take_run) };
+        // SAFETY: a function of the handle's table with its context.
+        unsafe { function(self.handle.context(), sink) };
+        RunMap::new(found.runs).ok().filter(|_| found.sound).map(Arc::new)
+    }
+}
+
+/// Most runs that are taken; a list that is longer is not used.
 const MAX_RUNS: usize = 1 << 21;
 
 /// Runs that have come so far.
@@ -306,7 +323,7 @@ struct Found {
 }
 
 unsafe extern "C" fn take_run(context: *mut c_void, wire: RunWire) -> i32 {
-    // SAFETY: the context is the one that `populated_runs` gave, used by one call at a time.
+    // SAFETY: the context is the one that `ask_runs` gave, used by one call at a time.
     let found = unsafe { &mut *context.cast::<Found>() };
     match PhysRange::new(PhysAddr::new(wire.start), wire.len) {
         Some(range) if found.runs.len() < MAX_RUNS => {
