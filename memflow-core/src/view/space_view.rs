@@ -187,6 +187,9 @@ impl SpaceView {
     }
 }
 
+/// Values that are read one by one: walks side by side would cost more to set up than they gain.
+const SINGLE: usize = 4;
+
 /// Reads what lies in one page of the smallest size, where tables and bytes lie in this process; false when it is not that simple.
 #[inline(always)]
 fn read_in_small_page(space: &AddressSpace, map: &DirectMap, op: &mut ViewRead<'_>) -> bool {
@@ -266,7 +269,17 @@ impl MemoryView for SpaceView {
         values: &mut [u8],
         missing: &mut Vec<MissingValue>,
     ) -> Result<()> {
-        let others = match (self.memory.direct_map(), size) {
+        let map = self.memory.direct_map();
+        if let (1..=SINGLE, Some(map)) = (addresses.len(), map) {
+            let reads = addresses.iter().zip(values.chunks_exact_mut(size.max(1)));
+            let read =
+                |(addr, value): (&VirtAddr, _)| read_in_small_page(&self.space, map, &mut ViewRead::new(*addr, value));
+            // What this leaves is read once more by the way that knows everything.
+            if reads.map(read).fold(true, |all, done| all && done) {
+                return Ok(());
+            }
+        }
+        let others = match (map, size) {
             (Some(map), 8) => at_hand::read_values::<8>(&self.space, map, addresses, values.as_chunks_mut().0),
             (Some(map), 4) => at_hand::read_values::<4>(&self.space, map, addresses, values.as_chunks_mut().0),
             _ => (0..addresses.len()).collect(),
