@@ -165,14 +165,17 @@ fn side_by_side<'a, M: Mode, B: Batch, U: Upper<'a, M>>(
     asked: B,
     rest: &mut Rest<'_>,
 ) {
-    let mut lanes = [Lane::nowhere(); TOGETHER];
+    // Those of one group wait for their pages' entries while the next group goes to its own.
+    let [lanes, waiting] = &mut [[Lane::nowhere(); TOGETHER]; 2];
+    let (mut lanes, mut waiting) = (lanes, waiting);
+    let mut before: Option<B> = None;
     let mut first = 0usize;
     // Groups to come for which remembered directories are of no use: there are too many.
     let mut far_apart = if U::REMEMBERS { 0 } else { usize::MAX };
     for group in asked.parts(TOGETHER) {
         if far_apart == 0 {
             let walks = upper.walks();
-            for (addr, lane) in group.addresses().zip(&mut lanes) {
+            for (addr, lane) in group.addresses().zip(&mut *lanes) {
                 *lane = upper.directory(addr).lane::<M>(addr).to_page::<M>(from_root.tables, addr);
                 lane.prefetch();
             }
@@ -181,19 +184,36 @@ fn side_by_side<'a, M: Mode, B: Batch, U: Upper<'a, M>>(
         } else {
             // So many directories are worth fetching ahead, too.
             far_apart = far_apart.saturating_sub(1);
-            for (addr, lane) in group.addresses().zip(&mut lanes) {
+            for (addr, lane) in group.addresses().zip(&mut *lanes) {
                 *lane = from_root.directory::<M>(addr).lane::<M>(addr);
                 lane.prefetch();
             }
-            for (addr, lane) in group.addresses().zip(&mut lanes) {
+            for (addr, lane) in group.addresses().zip(&mut *lanes) {
                 *lane = lane.to_page::<M>(from_root.tables, addr);
                 lane.prefetch();
             }
         }
-        for ((index, asked), lane) in group.items().enumerate().zip(&lanes) {
-            let found = lane.translate::<M>(asked.addr());
-            answer(asked, found, first.wrapping_add(index), rest);
+        if let Some(group) = before.replace(group) {
+            answer_group::<M, B>(group, waiting, first, rest);
+            first = first.wrapping_add(TOGETHER);
         }
-        first = first.wrapping_add(TOGETHER);
+        std::mem::swap(&mut lanes, &mut waiting);
+    }
+    if let Some(group) = before {
+        answer_group::<M, B>(group, waiting, first, rest);
+    }
+}
+
+/// Takes the answers of walks that have come to the entries of their pages.
+#[inline(always)]
+fn answer_group<M: Mode, B: Batch>(
+    group: B,
+    lanes: &[Lane<'_, M::Entry>; TOGETHER],
+    first: usize,
+    rest: &mut Rest<'_>,
+) {
+    for ((index, asked), lane) in group.items().enumerate().zip(lanes) {
+        let found = lane.translate::<M>(asked.addr());
+        answer(asked, found, first.wrapping_add(index), rest);
     }
 }
