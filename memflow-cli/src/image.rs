@@ -47,6 +47,8 @@ pub(crate) enum Compress {
     Zstd,
     /// zlib; kdump only, where it is what is done unless something else is asked for
     Zlib,
+    /// LZO, faster and larger; kdump only
+    Lzo,
     /// snappy, faster and larger; kdump only
     Snappy,
     /// Nothing
@@ -130,6 +132,7 @@ pub(crate) fn everything(
     options.compression = compress.map(|compress| match compress {
         Compress::Zstd => DumpCompression::Zstd,
         Compress::Zlib => DumpCompression::Zlib,
+        Compress::Lzo => DumpCompression::Lzo,
         Compress::Snappy => DumpCompression::Snappy,
         Compress::None => DumpCompression::None,
     });

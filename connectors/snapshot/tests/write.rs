@@ -70,8 +70,13 @@ impl Sink for Pipe {
     }
 }
 
-const OF_KDUMP: [DumpCompression; 4] =
-    [DumpCompression::None, DumpCompression::Zlib, DumpCompression::Snappy, DumpCompression::Zstd];
+const OF_KDUMP: [DumpCompression; 5] = [
+    DumpCompression::None,
+    DumpCompression::Zlib,
+    DumpCompression::Lzo,
+    DumpCompression::Snappy,
+    DumpCompression::Zstd,
+];
 
 fn written(memory: &dyn PhysicalMemory, options: &WriteOptions<'_>) -> Vec<u8> {
     let mut sink = Bytes::default();
@@ -271,6 +276,16 @@ fn kdump_keeps_what_was_left_out_and_all_facts() {
     let after = opened(&written(&*core.memory, &WriteOptions::new(DumpFormat::Kdump)));
     assert_same(&*core.memory, &*after.memory);
     assert_eq!(after.memory.facts(), core.memory.facts());
+}
+
+/// libkdumpfile, which drgn and others read with, takes the machine from the header if none of the first five names is empty.
+#[test]
+fn kdump_of_linux_has_a_text_for_each_name() {
+    let before = opened(&Kdump { pages: vec![(1, Some(noise(1, 4096)))], ..Kdump::default() }.write());
+    let dump = written(&*before.memory, &WriteOptions::new(DumpFormat::Kdump));
+    let names: Vec<&str> =
+        (0..6).map(|name| std::str::from_utf8(&dump[12 + 65 * name..][..65]).unwrap().trim_end_matches('\0')).collect();
+    assert_eq!(names, ["Linux", "(none)", "6.1.0", "(none)", "x86_64", "(none)"]);
 }
 
 #[test]
@@ -517,7 +532,10 @@ proptest! {
         for format in [DumpFormat::Lime, DumpFormat::Elf, DumpFormat::Kdump, DumpFormat::Windows] {
             let mut options = WriteOptions::new(format);
             options.threads = threads.try_into().ok();
-            options.compression = compressed.then_some(DumpCompression::Zstd);
+            options.compression = match format {
+                DumpFormat::Kdump if !compressed => Some(DumpCompression::Lzo),
+                _ => compressed.then_some(DumpCompression::Zstd),
+            };
             let (_dir, path) = file(&written(&before, &options));
             let after = open(&path, &OpenOptions::default()).unwrap();
             assert_same(&before, &*after.memory);

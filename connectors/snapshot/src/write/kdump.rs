@@ -138,6 +138,7 @@ fn flag(method: DumpCompression) -> u32 {
     match method {
         DumpCompression::None => 0,
         DumpCompression::Zlib => 1,
+        DumpCompression::Lzo => 2,
         DumpCompression::Snappy => 4,
         DumpCompression::Zstd => 0x20,
     }
@@ -159,8 +160,9 @@ fn header(source: &Source<'_>, layout: &Layout, method: DumpCompression) -> Vec<
         Some(MachineKind::AArch64) => "aarch64",
         _ => "",
     };
-    let system = if source.facts().vmcoreinfo.is_some() { "Linux" } else { "" };
-    for name in [system, "", told(source, "OSRELEASE").unwrap_or(""), "", machine, ""] {
+    // Readers take nothing of this, not even the machine, if one of the names is empty. What Linux has itself for those that nobody set.
+    let (system, unset) = if source.facts().vmcoreinfo.is_some() { ("Linux", "(none)") } else { ("", "") };
+    for name in [system, unset, told(source, "OSRELEASE").unwrap_or(unset), unset, machine, unset] {
         let name = name.as_bytes();
         let mut field = [0; 65];
         // The last byte ends the text.
@@ -256,6 +258,7 @@ struct Packer {
     unpacked: Vec<u8>,
     packed: Vec<u8>,
     zlib: Compress,
+    lzo: Box<lzokay::compress::Dict>,
     snappy: snap::raw::Encoder,
     zstd: Option<zstd::bulk::Compressor<'static>>,
 }
@@ -267,6 +270,7 @@ impl Packer {
             unpacked: Vec::new(),
             packed: vec![0; 2 * BLOCK as usize],
             zlib: Compress::new(Compression::fast(), true),
+            lzo: lzokay::compress::Dict::new(),
             snappy: snap::raw::Encoder::new(),
             zstd: None,
         }
@@ -309,6 +313,8 @@ impl Packer {
                 let status = self.zlib.compress(page, &mut self.packed, FlushCompress::Finish)?;
                 Ok(if status == Status::StreamEnd { self.zlib.total_out() as usize } else { 0 })
             }
+            DumpCompression::Lzo => lzokay::compress::compress_no_alloc(page, &mut self.packed, &mut self.lzo)
+                .map_err(|error| io::Error::other(error.to_string())),
             DumpCompression::Snappy => Ok(self.snappy.compress(page, &mut self.packed)?),
             DumpCompression::Zstd => {
                 let zstd = match &mut self.zstd {

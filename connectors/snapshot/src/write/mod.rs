@@ -91,6 +91,8 @@ pub enum DumpCompression {
     None,
     /// zlib, which every tool for kdumps reads; of kdump only.
     Zlib,
+    /// LZO, faster and larger; of kdump only.
+    Lzo,
     /// snappy, faster and larger; of kdump only.
     Snappy,
     /// Zstandard: of other formats than kdump in frames of 1 MiB with a seek table, so that it is read at random.
@@ -209,10 +211,10 @@ pub fn write(memory: &dyn PhysicalMemory, sink: &mut dyn Sink, options: &WriteOp
     let compressed = match options.compression {
         None | Some(DumpCompression::None) => false,
         Some(DumpCompression::Zstd) => true,
-        Some(DumpCompression::Zlib | DumpCompression::Snappy) => {
+        Some(DumpCompression::Zlib | DumpCompression::Lzo | DumpCompression::Snappy) => {
             return Err(Error::Unsupported {
                 what: format!("{} with compression other than zstd", options.format),
-                why: "zlib and snappy are for the pages of a kdump".to_owned(),
+                why: "zlib, LZO and snappy are for the pages of a kdump".to_owned(),
             });
         }
     };
