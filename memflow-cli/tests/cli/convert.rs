@@ -122,7 +122,7 @@ fn windows_crash_dump_has_the_memory_and_says_what_its_header_lacks() {
     assert!(compare(&*demo.memory, &*opened(&folder.path().join("b.dmp.zst")).memory) > 1000);
     fs::write(folder.path().join("image"), [7; 0x3000]).unwrap();
     let error = convert(folder.path(), "image c.dmp").error(2);
-    let expected = "a Windows crash dump of a machine that the target does not tell is not supported: its header is for x86 or x86-64; LiME \
+    let expected = "a Windows crash dump of a machine that the target does not tell is not supported: it is written for x86 and x86-64; LiME \
                     and ELF are for any machine";
     assert_eq!(error, expected);
     assert!(!folder.path().join("c.dmp").exists());

@@ -76,7 +76,7 @@ impl<'a> Source<'a> {
     /// How many pages of `page` bytes there are from address zero to the end of all that the machine had.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for memory that is not made of whole pages, or of which `format`'s bitmaps would have more than `most`.
+    /// [`Error::Unsupported`] for memory that is not made of whole pages, or of which there are more than `most`.
     pub(super) fn whole_pages(&self, format: &str, page: u64, most: u64) -> Result<u64> {
         let unsupported =
             |what: String, why: String| Err(Error::Unsupported { what: format!("{format} of {what}"), why });
@@ -90,7 +90,8 @@ impl<'a> Source<'a> {
         let last = last.unwrap_or(PhysAddr::new(0));
         let pages = last.as_u64() / page + 1;
         if pages > most {
-            let why = "its bitmaps have a bit for each page below that; LiME and ELF have gaps of any size".to_owned();
+            let why =
+                format!("it is for up to {most:#x} pages from address zero on; LiME and ELF have gaps of any size");
             return unsupported(format!("memory up to {last}"), why);
         }
         Ok(pages)

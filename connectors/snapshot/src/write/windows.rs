@@ -63,11 +63,12 @@ pub(super) fn items(source: &Source<'_>) -> Result<CrashDump> {
                 machine.map_or("a machine that the target does not tell".to_owned(), |machine| format!("{machine:?}"));
             return Err(Error::Unsupported {
                 what: format!("a Windows crash dump of {of}"),
-                why: "its header is for x86 or x86-64; LiME and ELF are for any machine".to_owned(),
+                why: "it is written for x86 and x86-64; LiME and ELF are for any machine".to_owned(),
             });
         }
     };
-    let pages = source.whole_pages("a Windows crash dump", raw::PAGE, MAX_BITMAP * 8)?;
+    let most = if wide { MAX_BITMAP * 8 } else { u32::MAX.into() };
+    let pages = source.whole_pages("a Windows crash dump", raw::PAGE, most)?;
     let stretches = source.stretches();
     let ranges: Vec<PhysRange> = stretches.iter().map(|stretch| stretch.range).collect();
     let places = if wide { raw::PLACES_64 } else { raw::PLACES_32 };
@@ -238,7 +239,7 @@ impl Known {
         put(&mut out, 0, header.as_bytes());
         if shape.runs.len() <= raw::MAX_RUNS_32 {
             let mut list = unset_fields::<raw::Runs32>();
-            // Pages of at most `MAX_BITMAP` * 8.
+            // Pages of which 32 bits count all.
             list.count = (shape.runs.len() as u32).into();
             list.pages = (shape.runs.iter().map(|[_, count]| count).sum::<u64>() as u32).into();
             list.runs.iter_mut().zip(&shape.runs).for_each(|(to, run)| *to = run.map(|number| (number as u32).into()));
