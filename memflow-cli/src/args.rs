@@ -10,7 +10,7 @@ use crate::{command, output::Verbosity, target::TargetArgs};
 /// What the help says below the options.
 const AFTER_HELP: &str = "\
 TARGET is `demo` (a small Linux machine inside this program) or a file: a raw image, a LiME or ELF core dump, each also \
-compressed with gzip or zstd, or the file behind a running VM's memory. A file that is called demo is written ./demo. \
+compressed with gzip, zstd, xz or lz4, or the file behind a running VM's memory. A file that is called demo is written ./demo. \
 With CONNECTOR:TARGET:KEY=VALUE,… another connector opens it; `memflow plugins` lists them. A name from `memflow targets` is enough if no \
 file is called so and one connector alone has it. A machine inside it is reached with \
 -c: `memflow ps host.elf -c process:qemu-system-x86`.

@@ -36,6 +36,8 @@ pub(crate) enum Format {
     Elf,
     /// kdump-compressed: as ELF, compressed page by page; what the source left out stays left out. Not to a pipe
     Kdump,
+    /// Windows crash dump of x86 or x86-64, with what its header has a place for; gaps stay gaps
+    Windows,
 }
 
 /// Compressions of dumps.
@@ -45,6 +47,8 @@ pub(crate) enum Compress {
     Zstd,
     /// zlib; kdump only, where it is what is done unless something else is asked for
     Zlib,
+    /// LZO, faster and larger; kdump only
+    Lzo,
     /// snappy, faster and larger; kdump only
     Snappy,
     /// Nothing
@@ -80,6 +84,7 @@ struct Document<'a> {
     size: u64,
     filled: u64,
     left_out: u64,
+    unknown: &'a [&'static str],
     live: bool,
     problems: [&'static str; 0],
 }
@@ -98,7 +103,7 @@ pub(crate) fn everything(
         return Err(Failure::Missing("the target holds no memory".to_owned()));
     };
     let left_out = memory.excluded_runs().total_bytes();
-    if left_out > 0 && wanted.fill.is_none() && format != Format::Kdump {
+    if left_out > 0 && wanted.fill.is_none() && !matches!(format, Format::Kdump | Format::Windows) {
         return Err(Failure::Usage(format!(
             "{} of memory were left out when the target was dumped, and a gap would not tell that; --format kdump \
              keeps it, --fill-gaps gap writes gaps there, --fill-gaps zero zeros",
@@ -121,11 +126,13 @@ pub(crate) fn everything(
         Format::Lime => (DumpFormat::Lime, "lime"),
         Format::Elf => (DumpFormat::Elf, "elf"),
         Format::Kdump => (DumpFormat::Kdump, "kdump"),
+        Format::Windows => (DumpFormat::Windows, "windows"),
     };
     let mut options = WriteOptions::new(kind);
     options.compression = compress.map(|compress| match compress {
         Compress::Zstd => DumpCompression::Zstd,
         Compress::Zlib => DumpCompression::Zlib,
+        Compress::Lzo => DumpCompression::Lzo,
         Compress::Snappy => DumpCompression::Snappy,
         Compress::None => DumpCompression::None,
     });
@@ -188,6 +195,7 @@ pub(crate) struct MemoryFile {
     fill: Option<Fill>,
     filled: u64,
     left_out: u64,
+    unknown: Vec<&'static str>,
 }
 
 impl MemoryFile {
@@ -203,6 +211,7 @@ impl MemoryFile {
             fill: wanted.fill,
             filled: 0,
             left_out: 0,
+            unknown: Vec::new(),
         })
     }
 
@@ -223,9 +232,10 @@ impl MemoryFile {
             return Err(failure);
         }
         match written {
-            Ok(Written { filled, left_out, .. }) => {
+            Ok(Written { filled, left_out, unknown, .. }) => {
                 self.filled = filled;
                 self.left_out = left_out;
+                self.unknown = unknown;
                 Ok(())
             }
             Err(Error::Access { address, len, reason, .. }) => Err(unreadable(len, address, reason)),
@@ -255,7 +265,7 @@ impl MemoryFile {
 
     /// Lets the target run, and makes the file whole if all was copied.
     pub(crate) fn finish(self, copied: Outcome<()>, format: &'static str, io: &mut Io<'_>) -> Outcome {
-        let Self { still, file, name, progress, filled, left_out, .. } = self;
+        let Self { still, file, name, progress, filled, left_out, unknown, .. } = self;
         let live = still.is_live();
         let ended = still.end(io);
         if let (Err(_), Err(problem)) = (&copied, &ended) {
@@ -271,8 +281,24 @@ impl MemoryFile {
         if left_out > 0 {
             io.warn(format_args!("{} that were left out of the target are gaps now", plural(left_out, "byte")));
         }
+        if !unknown.is_empty() {
+            io.warn(format_args!(
+                "the target does not tell what belongs into these fields of the header: {}",
+                unknown.join(", ")
+            ));
+        }
         if io.json {
-            io.document(&Document { file: &name, format, size: written, filled, left_out, live, problems: [] })?;
+            let unknown = &unknown[..];
+            io.document(&Document {
+                file: &name,
+                format,
+                size: written,
+                filled,
+                left_out,
+                unknown,
+                live,
+                problems: [],
+            })?;
         } else if !to_stdout {
             io.line(format_args!("{}: {} ({}), {format}", escape(&name), plural(written, "byte"), size(written)))?;
         }

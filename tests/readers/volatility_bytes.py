@@ -7,9 +7,14 @@ import pathlib
 import sys
 
 from volatility3.framework import contexts
-from volatility3.framework.layers import elf, lime, physical
+from volatility3.framework.layers import crash, elf, lime, physical
 
-LAYERS = {"lime": lime.LimeLayer, "elf": elf.Elf64Layer}
+LAYERS = {
+    "lime": lime.LimeLayer,
+    "elf": elf.Elf64Layer,
+    "crash32": crash.WindowsCrashDump32Layer,
+    "crash64": crash.WindowsCrashDump64Layer,
+}
 
 
 def main(kind, path):

@@ -7,18 +7,30 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use common::{file, kdump::Kdump, noise, pattern, read, sample_elf32, sample_elf64};
+use common::{
+    crash_dump::{header32, header64},
+    file,
+    kdump::Kdump,
+    noise, pattern, read, sample_elf32, sample_elf64,
+};
 use memflow_core::{
     Error, PhysAddr, PhysRange, PhysicalMemory, Result,
-    memory::{BufferMemory, Run, RunMap, SourceConfig, TargetFacts},
+    memory::{BufferMemory, MachineKind, Run, RunMap, SourceConfig, TargetFacts, VcpuRegisters, X86Registers},
     testkit::ScriptedMemory,
 };
 use memflow_snapshot::{
-    DumpCompression, DumpFormat, Gaps, OpenOptions, Sink, Snapshot, WriteOptions, open, open_bytes, write,
+    Container, DumpCompression, DumpFormat, Gaps, OpenOptions, Sink, Snapshot, WriteOptions, open, open_bytes, write,
 };
 use proptest::prelude::*;
 
 const PAGE: u64 = 0x1000;
+
+/// Facts of a machine of which no more is known.
+fn of(machine: MachineKind) -> TargetFacts {
+    let mut facts = TargetFacts::default();
+    facts.machine = Some(machine);
+    facts
+}
 
 /// A file in memory.
 #[derive(Default)]
@@ -58,8 +70,13 @@ impl Sink for Pipe {
     }
 }
 
-const OF_KDUMP: [DumpCompression; 4] =
-    [DumpCompression::None, DumpCompression::Zlib, DumpCompression::Snappy, DumpCompression::Zstd];
+const OF_KDUMP: [DumpCompression; 5] = [
+    DumpCompression::None,
+    DumpCompression::Zlib,
+    DumpCompression::Lzo,
+    DumpCompression::Snappy,
+    DumpCompression::Zstd,
+];
 
 fn written(memory: &dyn PhysicalMemory, options: &WriteOptions<'_>) -> Vec<u8> {
     let mut sink = Bytes::default();
@@ -73,6 +90,11 @@ fn opened(bytes: &[u8]) -> Snapshot {
 
 /// Memory with these pages, all in the same order in the source.
 fn memory(pages: &[(u64, Vec<u8>)]) -> BufferMemory {
+    memory_of(TargetFacts::default(), pages)
+}
+
+/// As [`memory`], with these facts.
+fn memory_of(facts: TargetFacts, pages: &[(u64, Vec<u8>)]) -> BufferMemory {
     let runs = pages.iter().scan(0, |offset, (start, bytes)| {
         let range = PhysRange::new(PhysAddr::new(*start), bytes.len() as u64).unwrap();
         let run = Run { range, offset: *offset };
@@ -80,7 +102,7 @@ fn memory(pages: &[(u64, Vec<u8>)]) -> BufferMemory {
         Some(run)
     });
     let runs = RunMap::new(runs).unwrap();
-    let config = SourceConfig { name: "test".into(), runs, facts: TargetFacts::default() };
+    let config = SourceConfig { name: "test".into(), runs, facts };
     BufferMemory::new(config, pages.iter().flat_map(|(_, bytes)| bytes.clone()).collect::<Vec<u8>>()).unwrap()
 }
 
@@ -185,8 +207,9 @@ fn what_the_source_left_out_is_refused_or_becomes_what_was_asked_for() {
 #[test]
 fn what_cannot_be_read_fails_or_is_zeros_that_are_counted() {
     let bad = PhysRange::new(PhysAddr::new(0x3000), 0x1000).unwrap();
-    let before = ScriptedMemory::new(memory(&[(0x1000, vec![7; 0x4000])])).with_failing_addresses(bad);
-    for format in [DumpFormat::Lime, DumpFormat::Elf] {
+    let before = ScriptedMemory::new(memory_of(of(MachineKind::X86_64), &[(0x1000, vec![7; 0x4000])]))
+        .with_failing_addresses(bad);
+    for format in [DumpFormat::Lime, DumpFormat::Elf, DumpFormat::Windows] {
         let mut options = WriteOptions::new(format);
         let error = write(&before, &mut Bytes::default(), &options).unwrap_err();
         assert!(error.to_string().starts_with("read of 4096 bytes at physical 0x3000: "), "{error}");
@@ -255,6 +278,16 @@ fn kdump_keeps_what_was_left_out_and_all_facts() {
     assert_eq!(after.memory.facts(), core.memory.facts());
 }
 
+/// libkdumpfile, which drgn and others read with, takes the machine from the header if none of the first five names is empty.
+#[test]
+fn kdump_of_linux_has_a_text_for_each_name() {
+    let before = opened(&Kdump { pages: vec![(1, Some(noise(1, 4096)))], ..Kdump::default() }.write());
+    let dump = written(&*before.memory, &WriteOptions::new(DumpFormat::Kdump));
+    let names: Vec<&str> =
+        (0..6).map(|name| std::str::from_utf8(&dump[12 + 65 * name..][..65]).unwrap().trim_end_matches('\0')).collect();
+    assert_eq!(names, ["Linux", "(none)", "6.1.0", "(none)", "x86_64", "(none)"]);
+}
+
 #[test]
 fn kdump_refuses_what_it_cannot_say_before_it_writes() {
     let options = WriteOptions::new(DumpFormat::Kdump);
@@ -273,6 +306,202 @@ fn kdump_refuses_what_it_cannot_say_before_it_writes() {
     let zlib = WriteOptions { compression: Some(DumpCompression::Zlib), ..WriteOptions::new(DumpFormat::Elf) };
     let error = write(&whole, &mut Pipe, &zlib).unwrap_err().to_string();
     assert!(error.starts_with("ELF core with compression other than zstd is not supported: "), "{error}");
+}
+
+#[test]
+fn crash_dump_is_written_with_all_that_a_header_tells() {
+    let pages = [pattern(1, 0x3000), pattern(2, 0x1000)].concat();
+    let runs = [(1, 3), (0x10_0000, 1)];
+    let narrow = [(1, 3), (0x8_0000, 1)];
+    for dump in [
+        [header64(0x8664, 1, &runs), pages.clone()].concat(),
+        [header32(1, 1, &narrow), pages.clone()].concat(),
+        [header32(1, 0, &narrow), pages].concat(),
+    ] {
+        let before = opened(&dump);
+        let windows = before.memory.facts().windows.unwrap();
+        for compression in [None, Some(DumpCompression::Zstd)] {
+            let options = WriteOptions { compression, ..WriteOptions::new(DumpFormat::Windows) };
+            let mut sink = Bytes::default();
+            let told = write(&*before.memory, &mut sink, &options).unwrap();
+            let unknown: &[&str] = if windows.system_time.is_none() { &["SystemTime"] } else { &[] };
+            assert_eq!((told.filled, told.left_out, &told.unknown[..]), (0, 0, unknown));
+            let after = opened(&sink.0);
+            assert_eq!(after.format.container, Container::CrashDump);
+            assert_same(&*before.memory, &*after.memory);
+            assert_eq!(after.memory.facts(), before.memory.facts());
+            assert_eq!(after.notes, ["a complete dump"]);
+        }
+        // Field by field as whoever wrote the first one has them, but for what Windows says of itself and a length that it did not set.
+        let after = written(&*before.memory, &WriteOptions::new(DumpFormat::Windows));
+        let wide = dump[4..8] == *b"DU64";
+        let (body, context, len) = if wide { (0x2000, 0x348, 0x4d0) } else { (0x1000, 0x320, 0x2cc) };
+        for at in (0..body).filter(|at| !(context..context + len).contains(at) && !(0xfa0..0xfa8).contains(at)) {
+            assert_eq!(after[at], dump[at], "{at:#x}");
+        }
+        assert_eq!(after[0xfa0..0xfa8], (after.len() as u64).to_le_bytes());
+        assert!(after[body..] == dump[body..]);
+        let (flags, value) = if wide { (0x30, 0x10_0001u32) } else { (0, 0x1_0001) };
+        assert_eq!(after[context + flags..][..4], value.to_le_bytes());
+    }
+}
+
+/// As others have the fields: the sources in `crash_dump/raw.rs`.
+#[test]
+fn what_a_crash_dump_cannot_know_stays_unset_and_is_told() {
+    let pages = [(0, noise(1, 0x2000)), (0x10_0000, noise(2, 0x1000))];
+    for (machine, unknown, fields) in [
+        (
+            MachineKind::X86_64,
+            &[][..],
+            &[0x8, 0xc, 0x10, 0x18, 0x20, 0x28, 0x34, 0x38, 0x80, 0x348, 0x3e0, 0x440, 0xfa8][..],
+        ),
+        (
+            MachineKind::X86,
+            &["PaeEnabled"],
+            &[0x8, 0xc, 0x10, 0x14, 0x18, 0x1c, 0x24, 0x28, 0x5c, 0x60, 0x320, 0x3d8, 0x3e4, 0xfc0],
+        ),
+    ] {
+        let before = memory_of(of(machine), &pages);
+        let mut sink = Bytes::default();
+        let mut told = write(&before, &mut sink, &WriteOptions::new(DumpFormat::Windows)).unwrap().unknown;
+        let mut expected = vec![
+            "DirectoryTableBase",
+            "MinorVersion",
+            "PfnDataBase",
+            "PsLoadedModuleList",
+            "PsActiveProcessHead",
+            "NumberProcessors",
+            "BugCheckCode",
+            "KdDebuggerDataBlock",
+            "Rip",
+            "Rsp",
+            "SystemTime",
+        ];
+        expected.extend(unknown);
+        expected.sort_unstable();
+        told.sort_unstable();
+        assert_eq!(told, expected);
+        for at in fields {
+            assert_eq!(sink.0[*at..][..4], *b"PAGE", "{at:#x} of {machine:?}");
+        }
+        let after = opened(&sink.0);
+        assert_same(&before, &*after.memory);
+        assert_eq!(after.memory.facts(), &of(machine));
+    }
+}
+
+/// Of several vCPUs the header has one: one in the kernel, as user memory's page tables may lack that.
+#[test]
+fn crash_dump_has_the_registers_of_a_vcpu_in_the_kernel() {
+    let vcpu = |rip: u64, cr3: u64| {
+        let mut registers = X86Registers::default();
+        (registers.rip, registers.rsp, registers.cr3) = (Some(rip), Some(rip + 8), Some(cr3));
+        registers.cr4 = Some(0x20);
+        registers
+    };
+    for (machine, user, kernel) in
+        [(MachineKind::X86_64, 0x7fff_0000_1000, 0xffff_8000_0000_1000), (MachineKind::X86, 0x40_1000, 0xc010_1000)]
+    {
+        let mut facts = of(machine);
+        facts.vcpus = [vcpu(user, 0x1000), vcpu(kernel, 0x2000)].map(VcpuRegisters::X86).to_vec();
+        let after =
+            opened(&written(&memory_of(facts, &[(0, noise(1, 0x1000))]), &WriteOptions::new(DumpFormat::Windows)));
+        let mut expected = vcpu(kernel, 0x2000);
+        expected.cr4 = None;
+        assert_eq!(after.memory.facts().vcpus, [VcpuRegisters::X86(expected)]);
+        assert_eq!(after.memory.facts().directory_table, Some(0x2000));
+    }
+}
+
+#[test]
+fn crash_dump_of_many_runs_has_a_bitmap() {
+    // As many as LeechCore takes in the header; more; more than the header of either width has room for.
+    for (count, kind) in [(32, 1u32), (33, 5), (42, 5), (43, 5), (86, 5), (500, 5)] {
+        let pages: Vec<(u64, Vec<u8>)> = (0..count).map(|page| (page * 0x3000, noise(page + 1, 0x1000))).collect();
+        for (machine, at, most) in [(MachineKind::X86_64, 0xf98, 42), (MachineKind::X86, 0xf88, 86)] {
+            let before = memory_of(of(machine), &pages);
+            let dump = written(&before, &WriteOptions::new(DumpFormat::Windows));
+            assert_eq!(dump[at..at + 4], kind.to_le_bytes(), "{count}");
+            let list = if machine == MachineKind::X86 { 0x64 } else { 0x88 };
+            let listed = if count <= most { (count as u32).to_le_bytes() } else { *b"PAGE" };
+            assert_eq!(dump[list..list + 4], listed, "{count}");
+            let after = opened(&dump);
+            assert_same(&before, &*after.memory);
+            assert_eq!(after.notes.len(), 1, "{:?}", after.notes);
+        }
+    }
+}
+
+#[test]
+fn crash_dump_lists_what_was_left_out_and_does_not_hold_it() {
+    let pages = vec![(1, Some(noise(1, 4096))), (2, None), (3, Some(noise(3, 4096))), (9, Some(noise(9, 4096)))];
+    let before = opened(&Kdump { pages, ..Kdump::default() }.write());
+    let mut sink = Bytes::default();
+    let mut options = WriteOptions::new(DumpFormat::Windows);
+    let told = write(&*before.memory, &mut sink, &options).unwrap();
+    assert_eq!((told.filled, told.left_out), (0, 0));
+    // Two runs of four pages and one, and a bitmap without the third page.
+    let word = |at: usize| u64::from_le_bytes(sink.0[at..at + 8].try_into().unwrap());
+    assert_eq!((word(0x88) as u32, word(0x90)), (2, 4));
+    assert_eq!([word(0x98), word(0xa0), word(0xa8), word(0xb0)], [1, 3, 9, 1]);
+    assert_eq!(sink.0[0x2000..0x2008], *b"FDMPDUMP");
+    assert_eq!([word(0x2020), word(0x2028), word(0x2030)], [0x3000, 3, 10]);
+    assert_eq!(sink.0[0x2038..0x203a], [0b1010, 0b10]);
+    assert_eq!(sink.0.len(), 0x6000);
+    let after = opened(&sink.0);
+    assert_same(&*before.memory, &*after.memory);
+    assert_eq!(
+        after.notes,
+        ["a complete dump of what was in use", "0x1000 bytes of the memory that the header lists were left out"]
+    );
+    for (gaps, filled, left_out, runs) in [(Gaps::Gap, 0, 0x1000, 3u32), (Gaps::Zero, 0x1000, 0, 2)] {
+        options.gaps = Some(gaps);
+        let mut sink = Bytes::default();
+        let told = write(&*before.memory, &mut sink, &options).unwrap();
+        assert_eq!((told.filled, told.left_out), (filled, left_out));
+        // Complete: what the header lists is there.
+        assert_eq!((&sink.0[0xf98..0xf9c], &sink.0[0x88..0x8c]), (&1u32.to_le_bytes()[..], &runs.to_le_bytes()[..]));
+        let after = opened(&sink.0);
+        assert_eq!(after.notes, ["a complete dump"]);
+        assert!(read(&*after.memory, 0x3000, 4096).unwrap() == noise(3, 4096));
+        assert_eq!(read(&*after.memory, 0x2000, 4096).ok(), (gaps == Gaps::Zero).then(|| vec![0; 4096]));
+    }
+}
+
+#[test]
+fn crash_dump_refuses_what_it_cannot_say_before_it_writes() {
+    let options = WriteOptions::new(DumpFormat::Windows);
+    let x64 = of(MachineKind::X86_64);
+    for (memory, expected) in [
+        (
+            memory(&[(0x1000, noise(1, 0x1000))]),
+            "a Windows crash dump of a machine that the target does not tell is not supported: ",
+        ),
+        (
+            memory_of(of(MachineKind::AArch64), &[(0, noise(1, 0x1000))]),
+            "a Windows crash dump of AArch64 is not supported: ",
+        ),
+        (
+            memory_of(x64.clone(), &[(0x1000, noise(1, 0x1001))]),
+            "a Windows crash dump of 0x1000-0x2000 is not supported: the format has",
+        ),
+        (
+            memory_of(x64, &[(1 << 60, noise(1, 0x1000))]),
+            "a Windows crash dump of memory up to 0x1000000000000fff is not supported: ",
+        ),
+    ] {
+        let error = write(&memory, &mut Pipe, &options).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    // More runs than the header lists, so that it cannot tell what was left out.
+    let pages = (0..50).map(|page| (page * 2, (page % 2 == 0).then(|| noise(page + 1, 4096)))).collect();
+    let before = opened(&Kdump { pages, ..Kdump::default() }.write());
+    let error = write(&*before.memory, &mut Pipe, &options).unwrap_err().to_string();
+    assert!(
+        error.starts_with("0x19000 bytes of memory that the source left out, as Windows crash dump is not supported: "),
+        "{error}"
+    );
 }
 
 #[test]
@@ -299,11 +528,14 @@ proptest! {
                 _ => pattern(page as u8, PAGE as usize),
             }))
             .collect();
-        let before = memory(&pages);
-        for format in [DumpFormat::Lime, DumpFormat::Elf, DumpFormat::Kdump] {
+        let before = memory_of(of(MachineKind::X86_64), &pages);
+        for format in [DumpFormat::Lime, DumpFormat::Elf, DumpFormat::Kdump, DumpFormat::Windows] {
             let mut options = WriteOptions::new(format);
             options.threads = threads.try_into().ok();
-            options.compression = compressed.then_some(DumpCompression::Zstd);
+            options.compression = match format {
+                DumpFormat::Kdump if !compressed => Some(DumpCompression::Lzo),
+                _ => compressed.then_some(DumpCompression::Zstd),
+            };
             let (_dir, path) = file(&written(&before, &options));
             let after = open(&path, &OpenOptions::default()).unwrap();
             assert_same(&before, &*after.memory);

@@ -18,15 +18,15 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "\
 FILE is written with all that TARGET tells: memory, registers, VMCOREINFO and whatever else is known of the machine, as far as the format \
-has a place for it (elf and kdump have one for all). TARGET is a file or demo; what runs is written by `memflow dump`.
+has a place for it (elf and kdump have one for all, windows for what Windows keeps in a header). TARGET is a file or demo; what runs is written by `memflow dump`.
 
-Without --format, the end of FILE's name tells it: .raw and .img, .lime, .elf, .kdump; the first three also with .zst behind it, for \
---compress zstd.
+Without --format, the end of FILE's name tells it: .raw and .img, .lime, .elf, .kdump, .dmp (windows); all but .kdump also with .zst \
+behind it, for --compress zstd.
 
 FILE appears only when it is whole and on the disk, readable by its owner alone; - is standard output. Where something cannot be read, or \
 was left out of TARGET on purpose and the format cannot tell that, there is an error and no file; --fill-gaps says what is written instead.
 
-JSON: {\"file\", \"format\", \"size\", \"filled\", \"left_out\", \"live\", \"problems\"}; live if a raw TARGET may have changed meanwhile.")]
+JSON: {\"file\", \"format\", \"size\", \"filled\", \"left_out\", \"unknown\", \"live\", \"problems\"}; live if a raw TARGET may have changed meanwhile.")]
 pub(crate) struct ConvertArgs {
     #[command(flatten)]
     target: TargetArgs,
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &ConvertArgs, io: &mut Io<'_>) -> Outcome {
     let told = told_by(&args.output);
     let format = args.format.or(told.format).ok_or_else(|| {
         Failure::Usage(format!(
-            "{}: the name does not tell the format (.raw, .img, .lime, .elf and .kdump do); name it with --format",
+            "{}: the name does not tell the format (.raw, .img, .lime, .elf, .kdump and .dmp do); name it with --format",
             args.output.display()
         ))
     })?;
@@ -95,6 +95,7 @@ fn told_by(path: &Path) -> Told {
         ("lime", Format::Lime),
         ("elf", Format::Elf),
         ("kdump", Format::Kdump),
+        ("dmp", Format::Windows),
     ];
     Told { format: known.into_iter().find_map(|(end, format)| ends(&inner, end).then_some(format)), zstd }
 }
@@ -115,7 +116,9 @@ mod tests {
             ("elf", None, false),
             (".elf", None, false),
             ("a.zst", None, true),
-            ("a.dmp", None, false),
+            ("a.dmp", Some(Format::Windows), false),
+            ("MEMORY.DMP.zst", Some(Format::Windows), true),
+            ("a.core", None, false),
             ("a.elf.gz", None, false),
             ("-", None, false),
         ] {

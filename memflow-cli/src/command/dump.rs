@@ -34,7 +34,8 @@ it, or START+LENGTH.
 
 FILE appears only when it is whole and on the disk, readable by its owner alone; - is standard output. A dump in which \
 something cannot be read fails and leaves no file; with --fill-gaps zero, zeros take its place, and how many is said. So does one of \
-a dump from which memory was left out on purpose (kdump), as formats other than kdump cannot tell that from memory that never was.
+a dump from which memory was left out on purpose (kdump), as formats other than kdump and windows cannot tell that from memory that never \
+was.
 
 A live target whose connector can pause it stands still while its memory is copied, and runs again afterwards, whatever becomes of the \
 dump: also after an error or Ctrl-C. One that was paused before stays so. What is written of a target that cannot be paused, or with \
@@ -43,7 +44,11 @@ dump: also after an error or Ctrl-C. One that was paused before stays so. What i
 
 -o is the file here; name an OS layer with --os.
 
-JSON: {\"file\", \"format\", \"size\", \"filled\", \"left_out\", \"live\", \"problems\"}; live if the target may have run meanwhile.", mut_arg("os", |os| os.short(None)))]
+A Windows crash dump is of any system, but its header is filled in from what the target tells (a crash dump, or a file that was \
+converted from one); which fields it does not tell is said. Debuggers of Windows need more of them than readers of memory do.
+
+JSON: {\"file\", \"format\", \"size\", \"filled\", \"left_out\", \"unknown\", \"live\", \"problems\"}; live if the target may have run \
+meanwhile.", mut_arg("os", |os| os.short(None)))]
 pub(crate) struct DumpArgs {
     #[command(flatten)]
     target: TargetArgs,

@@ -94,13 +94,49 @@ fn memory_is_the_same_through_all_formats_and_facts_as_far_as_they_have_a_place(
 }
 
 #[test]
+fn windows_crash_dump_has_the_memory_and_says_what_its_header_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = demo();
+    let processes = run_in(folder.path(), ["ps", "demo", "--json"]).json()["processes"].clone();
+    let document = convert(folder.path(), "demo a.dmp --json -q").json();
+    assert_eq!(document["format"], "windows");
+    let unknown = serde_json::json!([
+        "MinorVersion",
+        "PfnDataBase",
+        "PsLoadedModuleList",
+        "PsActiveProcessHead",
+        "BugCheckCode",
+        "KdDebuggerDataBlock",
+        "SystemTime"
+    ]);
+    assert_eq!(document["unknown"], unknown);
+    let written = opened(&folder.path().join("a.dmp"));
+    assert_eq!(written.format.to_string(), "Windows crash dump");
+    assert!(compare(&*demo.memory, &*written.memory) > 1000);
+    assert_eq!(run_in(folder.path(), ["ps", "a.dmp", "--json"]).json()["processes"], processes);
+    let ran = convert(folder.path(), "a.dmp b.dmp.zst");
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let warning = "the target does not tell what belongs into these fields of the header: MinorVersion, PfnDataBase, PsLoadedModuleList, \
+                   PsActiveProcessHead, BugCheckCode, KdDebuggerDataBlock, SystemTime";
+    assert!(ran.err.contains(warning), "{}", ran.err);
+    assert!(compare(&*demo.memory, &*opened(&folder.path().join("b.dmp.zst")).memory) > 1000);
+    fs::write(folder.path().join("image"), [7; 0x3000]).unwrap();
+    let error = convert(folder.path(), "image c.dmp").error(2);
+    let expected = "a Windows crash dump of a machine that the target does not tell is not supported: it is written for x86 and x86-64; LiME \
+                    and ELF are for any machine";
+    assert_eq!(error, expected);
+    assert!(!folder.path().join("c.dmp").exists());
+}
+
+#[test]
 fn result_is_told() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("image"), [7; 0x3000]).unwrap();
     assert_eq!(convert(folder.path(), "image out.lime").complete(), "out.lime: 12320 bytes (12.0 KiB), lime\n");
     let document = convert(folder.path(), "out.lime out.raw --json").json();
     let expected = serde_json::json!({
-        "file": "out.raw", "format": "raw", "size": 0x3000, "filled": 0, "left_out": 0, "live": false, "problems": []
+        "file": "out.raw", "format": "raw", "size": 0x3000, "filled": 0, "left_out": 0, "unknown": [], "live": false,
+        "problems": []
     });
     assert_eq!(document, expected);
     assert_eq!(fs::read(folder.path().join("out.raw")).unwrap(), [7; 0x3000]);
@@ -111,10 +147,10 @@ fn result_is_told() {
 fn name_that_does_not_tell_the_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("image"), [7; 0x3000]).unwrap();
-    for name in ["out", "out.dmp", "out.zst", "-"] {
+    for name in ["out", "out.core", "out.zst", "-"] {
         let error = convert(folder.path(), &format!("image {name}")).error(2);
         let way_out =
-            "the name does not tell the format (.raw, .img, .lime, .elf and .kdump do); name it with --format";
+            "the name does not tell the format (.raw, .img, .lime, .elf, .kdump and .dmp do); name it with --format";
         assert_eq!(error, format!("{name}: {way_out}"));
     }
     let error = convert(folder.path(), "image out.kdump.zst").error(2);

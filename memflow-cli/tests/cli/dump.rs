@@ -94,14 +94,17 @@ fn lime_file_opens_again_with_the_same_memory() {
 fn dumps_of_the_demo_open_with_its_kernel() {
     let folder = tempfile::tempdir().unwrap();
     let processes = run_in(folder.path(), ["ps", "demo", "--json"]).json()["processes"].clone();
-    for (file, args) in
-        [("out.elf", "--format elf"), ("out.elf.zst", "--format elf --compress zstd"), ("out.kdump", "--format kdump")]
-    {
+    for (file, args) in [
+        ("out.dmp", "--format windows -q"),
+        ("out.elf", "--format elf"),
+        ("out.elf.zst", "--format elf --compress zstd"),
+        ("out.kdump", "--format kdump"),
+    ] {
         let dump = ["dump", "demo", "-o", file].into_iter().chain(args.split(' '));
         run_in(folder.path(), dump).complete();
         assert_eq!(run_in(folder.path(), ["ps", file, "--json"]).json()["processes"], processes, "{file}");
     }
-    assert_eq!(names(folder.path()), ["out.elf", "out.elf.zst", "out.kdump"]);
+    assert_eq!(names(folder.path()), ["out.dmp", "out.elf", "out.elf.zst", "out.kdump"]);
 }
 
 #[test]

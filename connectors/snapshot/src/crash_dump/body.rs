@@ -20,7 +20,11 @@ use zerocopy::{
     little_endian::{U32, U64},
 };
 
-use super::{COMPLETE, PAGE, header::Header};
+use super::{
+    COMPLETE, PAGE,
+    header::Header,
+    raw::{BITMAP_BITS, BITMAP_FIELDS, BitmapFields},
+};
 use crate::{bitmap::Bitmap, image::ParseOptions, input::View};
 
 /// The pages of a dump.
@@ -43,15 +47,6 @@ struct BitmapStart {
     old_bits: U32,
     /// Number of set bits, up to Windows 7.
     old_pages: U32,
-}
-
-/// The fields since Windows 8, at offset 0x20.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct BitmapFields {
-    first_page: U64,
-    pages: U64,
-    bits: U64,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -154,9 +149,9 @@ fn layouts(view: &View<'_>, header: &Header, start: &BitmapStart) -> Result<Vec<
         first_page: start.old_first_page.get().into(),
         pages: start.old_pages.get().into(),
     };
-    let fields: BitmapFields = view.read(at.saturating_add(0x20), "the header of the bitmap")?;
+    let fields: BitmapFields = view.read(at.saturating_add(BITMAP_FIELDS), "the header of the bitmap")?;
     let new = Layout {
-        bits_at: at.saturating_add(0x38),
+        bits_at: at.saturating_add(BITMAP_BITS),
         bits: fields.bits.get(),
         first_page: fields.first_page.get(),
         pages: fields.pages.get(),

@@ -1,10 +1,7 @@
 //! The header of a Windows crash dump, in both word sizes.
 //!
-//! Owns: its layouts, and what they become. Must not know: where the pages are.
+//! Owns: what its fields become. Must not know: where the pages are.
 //! Keeps: a field that was not filled in ("PAGE" over and over, or zero) is absent, not a number.
-//!
-//! Source: the public structures `DUMP_HEADER32` and `DUMP_HEADER64` of the Windows Driver Kit (`ntdumpdefs`, also in its debugging
-//! extensions' `wdbgexts.h`), with the offsets that kdmp-parser and volatility publish.
 #![deny(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -18,94 +15,23 @@ use memflow_core::{
     Error, Result, VirtAddr,
     memory::{BugCheck, MachineKind, WindowsFacts, X86Registers},
 };
-use zerocopy::{
-    FromBytes, Immutable, IntoBytes, KnownLayout,
-    little_endian::{U32, U64},
+use zerocopy::little_endian::{U32, U64};
+
+use super::raw::{
+    AMD64, ARM64, Header32, Header64, I386, MAGIC_32, MAGIC_64, PLACES_32, PLACES_64, Runs32, Runs64, UNSET_32,
+    UNSET_64,
 };
-
-use super::PAGE;
 use crate::input::View;
-
-/// First bytes of 64-bit dumps.
-const MAGIC_64: &[u8] = b"PAGEDU64";
-/// First bytes of 32-bit dumps.
-const MAGIC_32: &[u8] = b"PAGEDUMP";
-/// What a header is filled with before fields are set: "PAGE".
-const UNSET_32: u32 = 0x4547_4150;
-const UNSET_64: u64 = 0x4547_4150_4547_4150;
-/// `IMAGE_FILE_MACHINE_*`.
-const I386: u32 = 0x14c;
-const AMD64: u32 = 0x8664;
-const ARM64: u32 = 0xaa64;
-/// Most runs that fit in the header.
-const MAX_RUNS_64: usize = 42;
-const MAX_RUNS_32: usize = 86;
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct Header64 {
-    signature: [u8; 8],
-    major: U32,
-    minor: U32,
-    directory_table: U64,
-    pfn_database: U64,
-    loaded_modules: U64,
-    active_processes: U64,
-    machine: U32,
-    processors: U32,
-    bug_check: U32,
-    padding: U32,
-    parameters: [U64; 4],
-    version_user: [u8; 32],
-    debugger_data: U64,
-}
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct Header32 {
-    signature: [u8; 8],
-    major: U32,
-    minor: U32,
-    directory_table: U32,
-    pfn_database: U32,
-    loaded_modules: U32,
-    active_processes: U32,
-    machine: U32,
-    processors: U32,
-    bug_check: U32,
-    parameters: [U32; 4],
-    version_user: [u8; 32],
-    pae: u8,
-    secondary_version: u8,
-    spare: [u8; 2],
-    debugger_data: U32,
-}
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct Runs64 {
-    count: U32,
-    padding: U32,
-    pages: U64,
-    runs: [[U64; 2]; MAX_RUNS_64],
-}
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct Runs32 {
-    count: U32,
-    pages: U32,
-    runs: [[U32; 2]; MAX_RUNS_32],
-}
 
 /// What both layouts say.
 pub(super) struct Header {
     pub(super) machine: MachineKind,
     pub(super) kind: u32,
-    pub(super) directory_table: u64,
+    pub(super) directory_table: Option<u64>,
     /// Of the vCPU that wrote the dump.
     pub(super) registers: Option<X86Registers>,
-    pub(super) windows: WindowsFacts,
+    /// Nothing when nothing of Windows was filled in: the dump of another system.
+    pub(super) windows: Option<WindowsFacts>,
     /// First page and number of pages of each run of memory; none when the header has no list.
     pub(super) runs: Vec<[u64; 2]>,
     /// Offset of what follows the header.
@@ -125,9 +51,9 @@ impl Header {
     }
 
     fn read_64(view: &View<'_>) -> Result<Self> {
-        const BODY: u64 = 0x2000;
-        if view.size() < BODY {
-            return Err(view.ends_early(0, BODY, "the header"));
+        let places = PLACES_64;
+        if view.size() < places.body {
+            return Err(view.ends_early(0, places.body, "the header"));
         }
         let raw: Header64 = view.read(0, "the header")?;
         let machine = match raw.machine.get() {
@@ -135,16 +61,16 @@ impl Header {
             ARM64 => MachineKind::AArch64,
             other => return Err(unknown_machine(view, other)),
         };
-        let runs: Runs64 = view.read(0x88, "the list of memory")?;
-        let kind: U32 = view.read(0xf98, "the kind of dump")?;
-        let time: U64 = view.read(0xfa8, "the system time")?;
+        let runs: Runs64 = view.read(places.runs, "the list of memory")?;
+        let kind: U32 = view.read(places.kind, "the kind of dump")?;
+        let time: U64 = view.read(places.system_time, "the system time")?;
+        let directory_table = word(raw.directory_table);
         let registers = match machine {
             MachineKind::X86_64 => {
                 let mut registers = X86Registers::default();
-                registers.cr3 = Some(raw.directory_table.get());
-                // CONTEXT, x64: Rsp, Rip.
-                registers.rsp = word(view.read(0x348 + 0x98, "the context")?);
-                registers.rip = word(view.read(0x348 + 0xf8, "the context")?);
+                registers.cr3 = directory_table;
+                registers.rsp = word(view.read(places.stack_pointer, "the context")?);
+                registers.rip = word(view.read(places.instruction_pointer, "the context")?);
                 Some(registers)
             }
             _ => None,
@@ -152,8 +78,8 @@ impl Header {
         Ok(Self {
             machine,
             kind: kind.get(),
-            directory_table: raw.directory_table.get(),
-            registers,
+            directory_table,
+            registers: registers.filter(|registers| *registers != X86Registers::default()),
             windows: windows(
                 raw.minor.get(),
                 raw.processors.get(),
@@ -162,28 +88,28 @@ impl Header {
                 word(time),
             ),
             runs: listed(runs.count.get(), &runs.runs.map(|run| run.map(U64::get))),
-            body: BODY,
+            body: places.body,
             wide: true,
         })
     }
 
     fn read_32(view: &View<'_>) -> Result<Self> {
-        const BODY: u64 = 0x1000;
-        if view.size() < BODY {
-            return Err(view.ends_early(0, BODY, "the header"));
+        let places = PLACES_32;
+        if view.size() < places.body {
+            return Err(view.ends_early(0, places.body, "the header"));
         }
         let raw: Header32 = view.read(0, "the header")?;
         if raw.machine.get() != I386 {
             return Err(unknown_machine(view, raw.machine.get()));
         }
-        let runs: Runs32 = view.read(0x64, "the list of memory")?;
-        let kind: U32 = view.read(0xf88, "the kind of dump")?;
-        let time: U64 = view.read(0xfc0, "the system time")?;
+        let runs: Runs32 = view.read(places.runs, "the list of memory")?;
+        let kind: U32 = view.read(places.kind, "the kind of dump")?;
+        let time: U64 = view.read(places.system_time, "the system time")?;
+        let directory_table = short(raw.directory_table);
         let mut registers = X86Registers::default();
-        registers.cr3 = Some(raw.directory_table.get().into());
-        // CONTEXT, x86: Eip, Esp.
-        registers.rip = short(view.read(0x320 + 0xb8, "the context")?);
-        registers.rsp = short(view.read(0x320 + 0xc4, "the context")?);
+        registers.cr3 = directory_table;
+        registers.rip = short(view.read(places.instruction_pointer, "the context")?);
+        registers.rsp = short(view.read(places.stack_pointer, "the context")?);
         // Before Windows 2000 there was no kind: all dumps were complete ones.
         let kind = if kind.get() == UNSET_32 { super::FULL } else { kind.get() };
         let mut facts = windows(
@@ -194,15 +120,17 @@ impl Header {
             word(time),
         );
         // 'P' is what the field holds when it was not set.
-        facts.pae = Some(raw.pae == 1).filter(|_| raw.pae <= 1);
+        if let Some(facts) = &mut facts {
+            facts.pae = Some(raw.pae == 1).filter(|_| raw.pae <= 1);
+        }
         Ok(Self {
             machine: MachineKind::X86,
             kind,
-            directory_table: raw.directory_table.get().into(),
-            registers: Some(registers),
+            directory_table,
+            registers: Some(registers).filter(|registers| *registers != X86Registers::default()),
             windows: facts,
             runs: listed(runs.count.get(), &runs.runs.map(|run| run.map(|number| number.get().into()))),
-            body: BODY,
+            body: places.body,
             wide: false,
         })
     }
@@ -229,17 +157,20 @@ fn windows(
     [debugger_data, loaded_modules, active_processes, pfn_database]: [Option<u64>; 4],
     (code, parameters): (u32, [u64; 4]),
     time: Option<u64>,
-) -> WindowsFacts {
+) -> Option<WindowsFacts> {
     let mut facts = WindowsFacts::default();
-    facts.build = build;
-    facts.processors = Some(processors).filter(|count| !matches!(*count, 0 | UNSET_32));
+    facts.build = if build == UNSET_32 { 0 } else { build };
     facts.debugger_data = debugger_data.map(VirtAddr::new);
     facts.loaded_modules = loaded_modules.map(VirtAddr::new);
     facts.active_processes = active_processes.map(VirtAddr::new);
     facts.pfn_database = pfn_database.map(VirtAddr::new);
     facts.bug_check = Some(BugCheck { code, parameters }).filter(|check| !matches!(check.code, 0 | UNSET_32));
     facts.system_time = time;
-    facts
+    if facts == WindowsFacts::default() {
+        return None;
+    }
+    facts.processors = Some(processors).filter(|count| !matches!(*count, 0 | UNSET_32));
+    Some(facts)
 }
 
 fn unknown_machine(view: &View<'_>, machine: u32) -> Error {
@@ -248,6 +179,3 @@ fn unknown_machine(view: &View<'_>, machine: u32) -> Error {
         why: format!("x86 ({I386:#x}), x64 ({AMD64:#x}) and ARM64 ({ARM64:#x}) are known"),
     }
 }
-
-/// Checked when compiled: a page holds all that is read of a 32-bit header.
-const _: () = assert!(size_of::<Header32>() == 0x64 && size_of::<Header64>() == 0x88 && PAGE == 0x1000);

@@ -10,27 +10,27 @@
 
 mod body;
 mod header;
+pub(crate) mod raw;
 
 use memflow_core::{
     Error, Result,
     memory::{RunMap, VcpuRegisters},
 };
 
-use self::{body::Body, header::Header};
+use self::{
+    body::Body,
+    header::Header,
+    raw::{BITMAP_FULL, FULL, PAGE},
+};
 use crate::{
     image::{ParseOptions, ParsedImage},
     input::{ReadAt, View},
 };
 
-/// Size of the pages of every dump.
-const PAGE: u64 = 0x1000;
-
-/// Kinds of dumps: values of `DumpType`.
-const FULL: u32 = 1;
+/// Kinds of dumps that are only read: values of `DumpType`.
 const SUMMARY: u32 = 2;
 const HEADER_ONLY: u32 = 3;
 const TRIAGE: u32 = 4;
-const BITMAP_FULL: u32 = 5;
 const BITMAP_KERNEL: u32 = 6;
 const AUTOMATIC: u32 = 7;
 const KERNEL: u32 = 8;
@@ -67,10 +67,15 @@ pub fn parse(input: &dyn ReadAt, options: ParseOptions) -> Result<ParsedImage> {
     if missing > 0 {
         image.notes.push(format!("{missing:#x} pages that the header promises are not there"));
     }
+    let listed = header.runs.iter().fold(0, |sum: u64, [_, count]| sum.saturating_add(*count));
+    let left_out = listed.saturating_mul(PAGE).saturating_sub(image.runs.total_bytes());
+    if left_out > 0 && header.kind != FULL {
+        image.notes.push(format!("{left_out:#x} bytes of the memory that the header lists were left out"));
+    }
     image.facts.machine = Some(header.machine);
-    image.facts.directory_table = Some(header.directory_table);
+    image.facts.directory_table = header.directory_table;
     image.facts.vcpus = header.registers.into_iter().map(VcpuRegisters::X86).collect();
-    image.facts.windows = Some(header.windows);
+    image.facts.windows = header.windows;
     Ok(image)
 }
 
@@ -110,7 +115,7 @@ fn within(
 
 /// The error for a dump in which there is no physical memory, with what there is.
 fn without_memory(view: &View<'_>, header: &Header, kind: u32) -> Error {
-    let build = header.windows.build;
+    let build = header.windows.map_or(0, |windows| windows.build);
     let (what, holds) = match kind {
         TRIAGE => (
             "a triage dump (small memory dump)",
@@ -124,7 +129,8 @@ fn without_memory(view: &View<'_>, header: &Header, kind: u32) -> Error {
             };
         }
     };
-    let stop = header.windows.bug_check.map_or_else(String::new, |check| format!(", stop code {:#x}", check.code));
+    let stop = header.windows.and_then(|windows| windows.bug_check);
+    let stop = stop.map_or_else(String::new, |check| format!(", stop code {:#x}", check.code));
     Error::Unsupported {
         what: format!("{}: {what} of Windows build {build}{stop}", view.path().display()),
         why: format!(

@@ -16,9 +16,16 @@
 use std::io;
 
 use flate2::{Compress, Compression, FlushCompress, Status};
-use memflow_core::{Error, PhysAddr, PhysRange, Result, memory::MachineKind};
+use memflow_core::{Error, PhysRange, Result, memory::MachineKind};
 
-use super::{DumpCompression, Sink, WriteOptions, notes::Notes, pipeline, source::Source, stream::Progress};
+use super::{
+    DumpCompression, Sink, WriteOptions,
+    bits::{MAX_BITMAP, bitmap},
+    notes::Notes,
+    pipeline,
+    source::{Source, joined},
+    stream::{Item, Progress},
+};
 
 /// The block of the file, and the page: what every tool takes.
 const BLOCK: u64 = 4096;
@@ -28,12 +35,8 @@ const PIECE: u64 = 256 * BLOCK;
 const DESCRIPTOR: u64 = 24;
 /// Where the sub-header ends and notes may begin.
 const SUB_HEADER: u64 = 512;
-/// Most bytes in a bitmap: readers hold it in memory. 32 TiB of addresses.
-const MAX_BITMAP: u64 = 1 << 30;
 /// Descriptors that are written at a time.
 const DESCRIPTORS_AT_ONCE: usize = 1 << 16;
-/// Bitmaps are written in pieces of this many bytes.
-const BITS_AT_ONCE: u64 = 1 << 20;
 static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
 
 /// Where everything lies.
@@ -52,25 +55,12 @@ struct Layout {
 /// [`Error::Unsupported`] for memory that is not made of pages or too far apart, and for sinks that take bytes in order only; what cannot
 /// be read or written; [`Error::Cancelled`] when the progress callback asks for it.
 pub(super) fn write(source: &Source<'_>, sink: &mut dyn Sink, options: &WriteOptions<'_>) -> Result<()> {
-    let unsupported =
-        |what: String, why: &str| Err(Error::Unsupported { what: format!("kdump of {what}"), why: why.to_owned() });
-    let odd = |range: &&PhysRange| !range.start().as_u64().is_multiple_of(BLOCK) || !range.len().is_multiple_of(BLOCK);
-    if let Some(range) = source.ranges.iter().chain(&source.excluded).find(odd) {
-        return unsupported(format!("{range}"), "the format has whole pages of 4 KiB; LiME and ELF have any range");
-    }
+    let pages = source.whole_pages("kdump", BLOCK, MAX_BITMAP * 8)?;
     if !sink.can_patch() {
-        return unsupported(
-            "anything to a pipe or a device".to_owned(),
-            "its index is written last; name a file, or take LiME or ELF, which are written in order",
-        );
-    }
-    let last = [&source.ranges, &source.excluded].into_iter().filter_map(|ranges| ranges.last()?.last()).max();
-    let pages = last.map_or(0, |last| last.as_u64() / BLOCK + 1);
-    if pages.div_ceil(8) > MAX_BITMAP {
-        return unsupported(
-            format!("memory up to {}", last.unwrap_or(PhysAddr::new(0))),
-            "its bitmaps have a bit for each page below that; LiME and ELF have gaps of any size",
-        );
+        return Err(Error::Unsupported {
+            what: "kdump of anything to a pipe or a device".to_owned(),
+            why: "its index is written last; name a file, or take LiME or ELF, which are written in order".to_owned(),
+        });
     }
     let notes = Notes::new(source.facts());
     let sub_blocks = (SUB_HEADER + notes.bytes.len() as u64).div_ceil(BLOCK);
@@ -82,10 +72,9 @@ pub(super) fn write(source: &Source<'_>, sink: &mut dyn Sink, options: &WriteOpt
 
     sink.write(&header(source, &layout, method))?;
     sink.write(&sub_header(source, &layout, &notes))?;
-    let mut memory: Vec<PhysRange> = source.ranges.iter().chain(&source.excluded).copied().collect();
-    memory.sort_by_key(PhysRange::start);
-    bitmap(&memory, &layout, sink)?;
-    bitmap(&source.ranges, &layout, sink)?;
+    let memory = joined(source.ranges.iter().chain(&source.excluded).copied());
+    write_bitmap(&memory, &layout, sink)?;
+    write_bitmap(&source.ranges, &layout, sink)?;
     sink.skip(count * DESCRIPTOR)?;
     bodies(source, &layout, method, sink, options)
 }
@@ -149,6 +138,7 @@ fn flag(method: DumpCompression) -> u32 {
     match method {
         DumpCompression::None => 0,
         DumpCompression::Zlib => 1,
+        DumpCompression::Lzo => 2,
         DumpCompression::Snappy => 4,
         DumpCompression::Zstd => 0x20,
     }
@@ -170,8 +160,9 @@ fn header(source: &Source<'_>, layout: &Layout, method: DumpCompression) -> Vec<
         Some(MachineKind::AArch64) => "aarch64",
         _ => "",
     };
-    let system = if source.facts().vmcoreinfo.is_some() { "Linux" } else { "" };
-    for name in [system, "", told(source, "OSRELEASE").unwrap_or(""), "", machine, ""] {
+    // Readers take nothing of this, not even the machine, if one of the names is empty. What Linux has itself for those that nobody set.
+    let (system, unset) = if source.facts().vmcoreinfo.is_some() { ("Linux", "(none)") } else { ("", "") };
+    for name in [system, unset, told(source, "OSRELEASE").unwrap_or(unset), unset, machine, unset] {
         let name = name.as_bytes();
         let mut field = [0; 65];
         // The last byte ends the text.
@@ -235,35 +226,13 @@ fn sub_header(source: &Source<'_>, layout: &Layout, notes: &Notes) -> Vec<u8> {
 }
 
 /// Writes a bitmap with the pages of `ranges`, which are sorted.
-fn bitmap(ranges: &[PhysRange], layout: &Layout, sink: &mut dyn Sink) -> Result<()> {
-    let len = layout.bitmap_blocks * BLOCK;
-    let mut ranges = ranges.iter().map(|range| {
-        let first = range.start().as_u64() / BLOCK;
-        first..first + range.len() / BLOCK
-    });
-    let mut next = ranges.next();
-    let mut at = 0;
-    while at < len {
-        let step = (len - at).min(BITS_AT_ONCE);
-        let (first, end) = (at * 8, (at + step) * 8);
-        let mut bits = vec![0u8; step as usize];
-        while let Some(pages) = next.clone().filter(|pages| pages.start < end) {
-            for page in pages.start.max(first)..pages.end.min(end) {
-                let page = page - first;
-                if let Some(byte) = bits.get_mut((page / 8) as usize) {
-                    *byte |= 1 << (page % 8);
-                }
-            }
-            if pages.end > end {
-                break;
-            }
-            next = ranges.next();
+fn write_bitmap(ranges: &[PhysRange], layout: &Layout, sink: &mut dyn Sink) -> Result<()> {
+    for item in bitmap(ranges, BLOCK, layout.bitmap_blocks * BLOCK) {
+        match item {
+            Item::Bytes(bits) => sink.write(&bits)?,
+            Item::Zeros(len) => sink.skip(len)?,
+            Item::Memory(_) => {}
         }
-        match bits.iter().any(|byte| *byte != 0) {
-            true => sink.write(&bits)?,
-            false => sink.skip(step)?,
-        }
-        at += step;
     }
     Ok(())
 }
@@ -289,6 +258,7 @@ struct Packer {
     unpacked: Vec<u8>,
     packed: Vec<u8>,
     zlib: Compress,
+    lzo: Box<lzokay::compress::Dict>,
     snappy: snap::raw::Encoder,
     zstd: Option<zstd::bulk::Compressor<'static>>,
 }
@@ -300,6 +270,7 @@ impl Packer {
             unpacked: Vec::new(),
             packed: vec![0; 2 * BLOCK as usize],
             zlib: Compress::new(Compression::fast(), true),
+            lzo: lzokay::compress::Dict::new(),
             snappy: snap::raw::Encoder::new(),
             zstd: None,
         }
@@ -342,6 +313,8 @@ impl Packer {
                 let status = self.zlib.compress(page, &mut self.packed, FlushCompress::Finish)?;
                 Ok(if status == Status::StreamEnd { self.zlib.total_out() as usize } else { 0 })
             }
+            DumpCompression::Lzo => lzokay::compress::compress_no_alloc(page, &mut self.packed, &mut self.lzo)
+                .map_err(|error| io::Error::other(error.to_string())),
             DumpCompression::Snappy => Ok(self.snappy.compress(page, &mut self.packed)?),
             DumpCompression::Zstd => {
                 let zstd = match &mut self.zstd {

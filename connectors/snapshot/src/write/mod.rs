@@ -1,14 +1,15 @@
 //! Writing memory to a file, in the formats that others read.
 //!
 //! ```text
-//! memory ─▶ source ─┬─ raw │ lime │ elf ─▶ items ─▶ stream ─┬─▶ sink
-//!                   └─ kdump ───────────────────────────────┘
+//! memory ─▶ source ─┬─ raw │ lime │ elf │ windows ─▶ items ─▶ stream ─┬─▶ sink
+//!                   └─ kdump ─────────────────────────────────────────┘
 //!                              pipeline: several threads read and compress, one writes
 //! ```
 //!
 //! Owns: what can be asked for, and what is told about the result. Must not know: files, whether anybody stands still.
 //! Keeps: what a format cannot tell is refused with the way out, unless it was asked for by name; then how much that was is told.
 
+mod bits;
 mod elf;
 mod kdump;
 mod lime;
@@ -17,6 +18,7 @@ mod pipeline;
 mod raw;
 mod source;
 mod stream;
+mod windows;
 
 use std::{fmt, io, num::NonZero, ops::ControlFlow, thread};
 
@@ -64,6 +66,9 @@ pub enum DumpFormat {
     Elf,
     /// kdump-compressed: as an ELF core, and what was left out is told from gaps. For sinks that can be written over.
     Kdump,
+    /// A complete Windows crash dump, of x86 or x86-64, whatever the system: gaps, and what its header has a place for: the root of the page
+    /// tables, where a Windows kernel keeps its lists, the context of one vCPU. What was left out is told from gaps, by those who look.
+    Windows,
 }
 
 impl fmt::Display for DumpFormat {
@@ -73,6 +78,7 @@ impl fmt::Display for DumpFormat {
             Self::Lime => "LiME",
             Self::Elf => "ELF core",
             Self::Kdump => "kdump",
+            Self::Windows => "Windows crash dump",
         })
     }
 }
@@ -85,6 +91,8 @@ pub enum DumpCompression {
     None,
     /// zlib, which every tool for kdumps reads; of kdump only.
     Zlib,
+    /// LZO, faster and larger; of kdump only.
+    Lzo,
     /// snappy, faster and larger; of kdump only.
     Snappy,
     /// Zstandard: of other formats than kdump in frames of 1 MiB with a seek table, so that it is read at random.
@@ -154,6 +162,9 @@ pub struct Written {
     pub filled: u64,
     /// Bytes that were left out of the source and are a gap now like memory that never was.
     pub left_out: u64,
+    /// Fields of a crash dump's header, by the names that Windows has for them, of which the target tells nothing: they are as Windows
+    /// leaves a field that it does not set.
+    pub unknown: Vec<&'static str>,
 }
 
 /// Writes all physical memory, with what is known of its machine.
@@ -200,25 +211,36 @@ pub fn write(memory: &dyn PhysicalMemory, sink: &mut dyn Sink, options: &WriteOp
     let compressed = match options.compression {
         None | Some(DumpCompression::None) => false,
         Some(DumpCompression::Zstd) => true,
-        Some(DumpCompression::Zlib | DumpCompression::Snappy) => {
+        Some(DumpCompression::Zlib | DumpCompression::Lzo | DumpCompression::Snappy) => {
             return Err(Error::Unsupported {
                 what: format!("{} with compression other than zstd", options.format),
-                why: "zlib and snappy are for the pages of a kdump".to_owned(),
+                why: "zlib, LZO and snappy are for the pages of a kdump".to_owned(),
             });
         }
     };
-    if left_out > 0 && options.gaps.is_none() {
+    let told = options.format == DumpFormat::Windows && windows::tells_left_out(&source);
+    if left_out > 0 && options.gaps.is_none() && !told {
         return Err(Error::Unsupported {
             what: format!("{left_out:#x} bytes of memory that the source left out, as {}", options.format),
             why: "the format cannot tell them from memory that never was; take kdump, which can, or ask for gaps or zeros there"
                 .to_owned(),
         });
     }
+    let mut unknown = Vec::new();
     let items: Vec<Item> = match options.format {
         DumpFormat::Raw => raw::items(&source)?,
         DumpFormat::Lime => lime::items(&source),
         DumpFormat::Elf | DumpFormat::Kdump => elf::items(&source),
+        DumpFormat::Windows => {
+            let dump = windows::items(&source)?;
+            unknown = dump.unknown;
+            dump.items
+        }
     };
     stream::write(&source, items, compressed, sink, options)?;
-    Ok(Written { filled: source.filled(), left_out: if options.gaps == Some(Gaps::Gap) { left_out } else { 0 } })
+    Ok(Written {
+        filled: source.filled(),
+        left_out: if options.gaps == Some(Gaps::Gap) { left_out } else { 0 },
+        unknown,
+    })
 }

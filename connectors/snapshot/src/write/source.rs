@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memflow_core::{
     Error, PhysAddr, PhysRange, PhysicalMemory, Result,
     error::{AccessKind, Reason},
-    memory::{Outcome, PhysRead, Run, TargetFacts},
+    memory::{Outcome, PhysRead, TargetFacts},
 };
 
 use super::{Gaps, stream::Item};
@@ -36,14 +36,14 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(super) fn new(memory: &'a dyn PhysicalMemory, gaps: Option<Gaps>) -> Result<Self> {
-        let ranges = joined(memory.metadata().runs.runs());
+        let ranges = joined(memory.metadata().runs.runs().iter().map(|run| run.range));
         if ranges.is_empty() {
             return Err(Error::Unsupported {
                 what: "a dump of no memory".to_owned(),
                 why: "the target holds none".to_owned(),
             });
         }
-        let excluded = joined(memory.excluded_runs().runs());
+        let excluded = joined(memory.excluded_runs().runs().iter().map(|run| run.range));
         Ok(Self { memory, ranges, excluded, gaps, filled: AtomicU64::new(0) })
     }
 
@@ -71,6 +71,30 @@ impl<'a> Source<'a> {
             }
         }
         stretches
+    }
+
+    /// How many pages of `page` bytes there are from address zero to the end of all that the machine had.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for memory that is not made of whole pages, or of which there are more than `most`.
+    pub(super) fn whole_pages(&self, format: &str, page: u64, most: u64) -> Result<u64> {
+        let unsupported =
+            |what: String, why: String| Err(Error::Unsupported { what: format!("{format} of {what}"), why });
+        let odd =
+            |range: &&PhysRange| !range.start().as_u64().is_multiple_of(page) || !range.len().is_multiple_of(page);
+        if let Some(range) = self.ranges.iter().chain(&self.excluded).find(odd) {
+            let why = format!("the format has whole pages of {page} bytes; LiME and ELF have any range");
+            return unsupported(format!("{range}"), why);
+        }
+        let last = [&self.ranges, &self.excluded].into_iter().filter_map(|ranges| ranges.last()?.last()).max();
+        let last = last.unwrap_or(PhysAddr::new(0));
+        let pages = last.as_u64() / page + 1;
+        if pages > most {
+            let why =
+                format!("it is for up to {most:#x} pages from address zero on; LiME and ELF have gaps of any size");
+            return unsupported(format!("memory up to {last}"), why);
+        }
+        Ok(pages)
     }
 
     pub(super) fn facts(&self) -> &'a TargetFacts {
@@ -148,8 +172,8 @@ impl<'a> Source<'a> {
 }
 
 /// The ranges, sorted, with those that touch as one. No byte is in two of them.
-fn joined<'r>(runs: impl IntoIterator<Item = &'r Run>) -> Vec<PhysRange> {
-    let mut sorted: Vec<PhysRange> = runs.into_iter().map(|run| run.range).collect();
+pub(super) fn joined(ranges: impl IntoIterator<Item = PhysRange>) -> Vec<PhysRange> {
+    let mut sorted: Vec<PhysRange> = ranges.into_iter().collect();
     sorted.sort_by_key(PhysRange::start);
     let mut joined: Vec<PhysRange> = Vec::with_capacity(sorted.len());
     for range in sorted {
