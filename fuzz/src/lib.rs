@@ -25,7 +25,10 @@ pub use self::{
     plugin::{analyze, descriptor},
     qemu::{qemu_answers, qemu_command_line},
     scan::pattern,
-    snapshot::{avml, crash_dump, elf, firmware, gzip, kdump, lime, lz4, migration, open, runs, vmware, xz, zstd},
+    snapshot::{
+        avml, beside, crash_dump, elf, facts_note, firmware, gzip, kdump, libvirt, lime, lz4, migration, open, runs,
+        vmware, xz, zstd,
+    },
 };
 
 /// A fuzz target. Returns for every input.
@@ -37,11 +40,13 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("arg_specs", arg_specs),
     ("args", args),
     ("avml", avml),
+    ("beside", beside),
     ("btf", btf),
     ("crash_dump", crash_dump),
     ("descriptor", descriptor),
     ("dma_map", dma_map),
     ("elf", elf),
+    ("facts_note", facts_note),
     ("firmware", firmware),
     ("gdb_description", gdb_description),
     ("gdb_layout", gdb_layout),
@@ -52,6 +57,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("kcore", kcore),
     ("kdump", kdump),
     ("layout_entry", layout_entry),
+    ("libvirt", libvirt),
     ("lime", lime),
     ("log_flat", log_flat),
     ("log_ring", log_ring),

@@ -10,7 +10,7 @@ use memflow_core::{
     memory::{Outcome, PhysRead, PhysicalMemoryExt, RunMap},
 };
 use memflow_snapshot::{
-    BytesInput, MemoryLayout, OpenOptions, ParseOptions, ParsedImage, ReadAt, crash_dump, elf, firmware, lime,
+    BytesInput, MemoryLayout, OpenOptions, ParseOptions, ParsedImage, ReadAt, crash_dump, elf, firmware, fuzzing, lime,
     open_bytes, vmware,
 };
 
@@ -49,6 +49,11 @@ pub fn migration(data: &[u8]) {
     packed(b"QEVM\0\0\0\x03", data);
 }
 
+/// Domains that libvirt saved, with the pages that come out.
+pub fn libvirt(data: &[u8]) {
+    packed(b"LibvirtQemudSave", data);
+}
+
 /// A file that begins as its format does, so that it gets past the detection.
 fn packed(magic: &[u8], data: &[u8]) {
     let mut file = magic.to_vec();
@@ -75,10 +80,41 @@ fn image(data: &[u8], parse: fn(&dyn ReadAt, ParseOptions) -> Result<ParsedImage
     let input = BytesInput::new(NAME.as_ref(), data);
     for partial in [false, true] {
         match parse(&input, ParseOptions { partial }) {
-            Ok(image) => assert_inside(&image.runs, data),
+            Ok(image) => assert_inside(&image.runs, data.len() as u64),
             Err(error) => assert_readable(&error),
         }
     }
+}
+
+/// States of monitors that lie beside memory: its length, then Firecracker's state or Cloud Hypervisor's.
+pub fn beside(data: &[u8]) {
+    let Some((len, state)) = data.split_first_chunk() else { return };
+    let len = u64::from_le_bytes(*len);
+    match fuzzing::cloud_hypervisor(state, len) {
+        Ok(Some(image)) => {
+            assert_inside(&image.runs, len);
+            assert_eq!(image.runs.total_bytes(), len, "every byte of the memory is somewhere");
+        }
+        Ok(None) => {}
+        Err(error) => assert_readable(&error),
+    }
+    if let Some((image, alternatives)) = fuzzing::firecracker(state, len) {
+        assert!(!image.notes.is_empty());
+        let others = alternatives.iter().filter_map(|layout| layout.runs(len));
+        for runs in others.chain([image.runs]) {
+            assert_inside(&runs, len);
+        }
+    }
+}
+
+/// The text of the note in which the crate's own dumps keep what is known of a machine.
+pub fn facts_note(data: &[u8]) {
+    let (facts, unread) = fuzzing::facts_note(data);
+    let lines = data.split(|byte| *byte == b'\n').count();
+    assert!(facts.vcpus.len() <= lines && unread <= lines as u64);
+    // What is told is read again.
+    let text = fuzzing::facts_text(&facts).unwrap_or_default();
+    assert_eq!(fuzzing::facts_note(text.as_bytes()), (facts, 0), "{text}");
 }
 
 /// Lists of runs given by hand, as text.
@@ -195,12 +231,12 @@ pub fn open(data: &[u8]) {
     }
 }
 
-/// Every run lies in the bytes, and no address is there twice.
-fn assert_inside(runs: &RunMap, data: &[u8]) {
+/// Every run lies in the `len` bytes, and no address is there twice.
+fn assert_inside(runs: &RunMap, len: u64) {
     let mut next = Some(PhysAddr::new(0));
     for run in runs.runs() {
         let end = run.offset.checked_add(run.range.len());
-        assert!(end.is_some_and(|end| end <= data.len() as u64), "{run:?} leaves {} bytes", data.len());
+        assert!(end.is_some_and(|end| end <= len), "{run:?} leaves {len} bytes");
         assert!(next.is_some_and(|next| next <= run.range.start()) && !run.range.is_empty(), "{runs:?}");
         next = run.range.end();
     }

@@ -18,6 +18,7 @@
 
 use std::{
     io::{self, Read},
+    ops::Range,
     sync::{Arc, OnceLock},
 };
 
@@ -31,7 +32,7 @@ use zerocopy::{
 };
 
 use crate::{
-    blocks::{Block, Blocks, damaged},
+    blocks::{Block, Blocks, damaged, without_short_holes},
     image::{PackedImage, ParseOptions, ParsedImage},
     input::{ReadAt, View},
 };
@@ -376,6 +377,12 @@ impl Blocks for Chunks {
             start: part.start.saturating_add(start),
             len: usize::try_from(end.saturating_sub(start)).unwrap_or(0),
         })
+    }
+
+    fn populated(&self) -> Option<Vec<Range<u64>>> {
+        let ends = self.parts.iter().skip(1).map(|part| part.start).chain([self.size]);
+        let parts = self.parts.iter().zip(ends).filter(|(part, _)| part.stream.is_some());
+        Some(without_short_holes(parts.map(|(part, end)| part.start..end)))
     }
 
     fn unpack(&self, block: &Block, bytes: &mut [u8]) -> io::Result<()> {

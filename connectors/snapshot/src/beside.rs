@@ -69,11 +69,10 @@ pub(crate) fn find(memory: &Path, len: u64) -> Result<Option<Beside>> {
     if memory.file_name().is_some_and(|name| name == CLOUD_MEMORY) {
         let state = memory.with_file_name(CLOUD_STATE);
         if is_small_file(&state) {
-            return cloud_hypervisor(&state, len);
+            return cloud_hypervisor(&FileInput::open(&state, false)?, len);
         }
     }
-    let Some((state, magic)) = firecracker_state(memory) else { return Ok(None) };
-    Ok(firecracker(&state, magic, len))
+    Ok(firecracker_state(memory).and_then(|state| firecracker(&state, len)))
 }
 
 fn is_small_file(path: &Path) -> bool {
@@ -81,9 +80,8 @@ fn is_small_file(path: &Path) -> bool {
 }
 
 /// The ranges of a state of Cloud Hypervisor; none when it is of a version that lists none.
-fn cloud_hypervisor(path: &Path, len: u64) -> Result<Option<Beside>> {
-    let input = FileInput::open(path, false)?;
-    let view = View::new(&input, "state of Cloud Hypervisor");
+pub(crate) fn cloud_hypervisor(state: &dyn ReadAt, len: u64) -> Result<Option<Beside>> {
+    let view = View::new(state, "state of Cloud Hypervisor");
     let bytes = view.bytes(0, view.size(), "the state")?;
     let state: Value =
         serde_json::from_slice(&bytes).map_err(|error| view.bad(0, "JSON", format!("something else: {error}")))?;
@@ -134,22 +132,28 @@ fn memory_ranges(value: &Value, nesting: u32) -> Option<Vec<(u64, u64)>> {
 }
 
 /// A state of Firecracker in the folder of `memory`, by its first bytes.
-fn firecracker_state(memory: &Path) -> Option<(PathBuf, u64)> {
+fn firecracker_state(memory: &Path) -> Option<FileInput> {
     let folder = memory.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
     let mut paths: Vec<PathBuf> =
         fs::read_dir(folder).ok()?.take(MAX_FILES).flatten().map(|entry| entry.path()).collect();
     paths.sort();
     paths.into_iter().filter(|path| path.file_name() != memory.file_name() && is_small_file(path)).find_map(|path| {
         let input = FileInput::open(&path, false).ok()?;
-        let magic: [u8; 8] = View::new(&input, "state of Firecracker").read(0, "the magic").ok()?;
-        let magic = u64::from_le_bytes(magic) & !0xffff;
-        [FIRECRACKER_X86, FIRECRACKER_ARM].contains(&magic).then_some((path, magic))
+        firecracker_magic(&input).map(|_| input)
     })
 }
 
+/// The magic of a state of Firecracker; `None` for anything else.
+fn firecracker_magic(state: &dyn ReadAt) -> Option<u64> {
+    let magic: [u8; 8] = View::new(state, "state of Firecracker").read(0, "the magic").ok()?;
+    let magic = u64::from_le_bytes(magic) & !0xffff;
+    [FIRECRACKER_X86, FIRECRACKER_ARM].contains(&magic).then_some(magic)
+}
+
 /// The layout of `len` bytes that Firecracker dumped, with the state for evidence of where the hole is.
-fn firecracker(path: &Path, magic: u64, len: u64) -> Option<Beside> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+pub(crate) fn firecracker(state: &dyn ReadAt, len: u64) -> Option<Beside> {
+    let magic = firecracker_magic(state)?;
+    let name = state.path().file_name().unwrap_or_default().to_string_lossy();
     let mut image = ParsedImage::default();
     let mut alternatives = Vec::new();
     if magic == FIRECRACKER_ARM {
@@ -158,8 +162,7 @@ fn firecracker(path: &Path, magic: u64, len: u64) -> Option<Beside> {
         image.runs = RunMap::new([Run { range, offset: 0 }]).ok()?;
     } else {
         image.facts.machine = Some(MachineKind::X86_64);
-        let input = FileInput::open(path, false).ok()?;
-        let state = View::new(&input, "state of Firecracker").bytes(0, input.size(), "the state").ok()?;
+        let state = View::new(state, "state of Firecracker").bytes(0, state.size(), "the state").ok()?;
         let mut layouts: Vec<RunMap> = HOLES.iter().map(|hole| split(len, *hole)).collect();
         layouts.dedup();
         let told = layouts.iter().position(|layout| names_last_region(&state, layout));

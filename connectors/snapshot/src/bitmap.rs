@@ -119,7 +119,7 @@ impl Bitmap {
     }
 
     /// Groups of consecutive pages.
-    fn groups(&self) -> impl Iterator<Item = Range<u64>> {
+    pub(crate) fn groups(&self) -> impl Iterator<Item = Range<u64>> {
         let mut next = 0;
         std::iter::from_fn(move || {
             let start = self.find(next, false)?;

@@ -16,15 +16,18 @@ use std::{
     borrow::Cow,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use memflow_core::{
     Error, Result,
-    memory::{ByteSource, PageBuffer},
+    memory::{ByteSource, PageBuffer, RunMap},
 };
 use zerocopy::{FromBytes, IntoBytes};
+
+use crate::blocks::populated;
 
 /// Bytes that are read by position. No shared seek offset: calls do not disturb each other.
 pub trait ReadAt: Send + Sync {
@@ -39,6 +42,11 @@ pub trait ReadAt: Send + Sync {
     /// # Errors
     /// What the system says.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// The bytes that are not known to be zeros, in order and apart; `None` where nothing is known.
+    fn populated(&self) -> Option<Vec<Range<u64>>> {
+        None
+    }
 }
 
 impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
@@ -52,6 +60,10 @@ impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         (**self).read_at(offset, buf)
+    }
+
+    fn populated(&self) -> Option<Vec<Range<u64>>> {
+        (**self).populated()
     }
 }
 
@@ -238,6 +250,10 @@ impl<I: ReadAt> InputSource<I> {
 impl<I: ReadAt> ByteSource for InputSource<I> {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.0.read_at(offset, buf)
+    }
+
+    fn populated(&self, runs: &Arc<RunMap>) -> Arc<RunMap> {
+        populated(runs, self.0.populated())
     }
 }
 

@@ -24,6 +24,9 @@ pub mod elf;
 mod facts_note;
 pub mod firmware;
 mod flattened;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod input;
 pub mod kdump;

@@ -229,6 +229,9 @@ fn open_vmware(memory: FileInput, state: &State, options: &OpenOptions<'_>) -> R
             vmware_pc(base, len)
         }
     };
+    if image.runs.is_empty() {
+        return Err(view.bad(base, "memory in its regions", format!("none of {len:#x} bytes; copy the memory again")));
+    }
     let end = base.saturating_add(len).min(memory.size());
     if let Some(run) = image.runs.runs().iter().find(|run| run.offset.saturating_add(run.range.len()) > end) {
         return Err(view.bad(

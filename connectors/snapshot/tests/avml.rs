@@ -60,6 +60,9 @@ fn blocks_of_zeros_that_were_left_out_are_zeros_and_other_gaps_are_not() {
     assert_eq!(read(memory, 16 << 20, 32 * MIB).unwrap(), vec![0; 32 * MIB]);
     assert_eq!(read(memory, (64 << 20) + 5, 3).unwrap(), [0; 3]);
     assert_eq!(read(memory, (48 << 20) - 1, 2).unwrap(), [0, block[0]]);
+    let populated =
+        "0x0-0xffffff@0x0,0x3000000-0x3ffffff@0x3000000,0x5000000-0x5000fff@0x5000000,0x6000000-0x6000000@0x5001000";
+    assert_eq!(memory.populated_runs().to_string(), populated);
     // After a part of one.
     assert!(read(memory, 81 << 20, 1).unwrap_err().is_not_in_image());
     assert_eq!(

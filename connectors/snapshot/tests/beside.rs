@@ -5,10 +5,12 @@ mod common;
 
 use std::{fs::File, os::unix::fs::FileExt, path::Path};
 
-use common::{open_error, read};
+use common::{
+    beside::{FIRECRACKER_ARM, FIRECRACKER_X86, json_ranges, state_json, vmstate},
+    open_error, read,
+};
 use memflow_core::memory::MachineKind;
 use memflow_snapshot::{Container, MemoryLayout, OpenOptions, Snapshot, open};
-use serde_json::json;
 use tempfile::TempDir;
 
 const GIB: u64 = 1 << 30;
@@ -34,28 +36,12 @@ fn word(snapshot: &Snapshot, addr: u64) -> Option<u64> {
     read(&*snapshot.memory, addr, 8).ok().map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()))
 }
 
-/// A state of Firecracker: magic, version, and the regions as their base, size and offset in the file.
-fn vmstate(magic: u64, regions: &[(u64, u64)]) -> Vec<u8> {
-    let mut out = magic.to_le_bytes().to_vec();
-    for number in [1u64, 7, 0, regions.len() as u64] {
-        out.extend(number.to_le_bytes());
-    }
-    out.push(7);
-    for (base, size) in regions {
-        for number in [base, size, &0] {
-            out.extend(number.to_le_bytes());
-        }
-    }
-    out.extend([0x5a; 40]);
-    out
-}
-
 #[test]
 fn firecracker_on_a_pc_has_the_hole_where_its_state_says() {
     for (hole, others) in [(0xd000_0000, 0xc000_0000), (0xc000_0000u64, 0xd000_0000u64)] {
         let dir = memory("mem_file", 6 * GIB, &[hole - 0x1000, hole, 6 * GIB - 0x1000]);
         let path = dir.path().join("mem_file");
-        let state = vmstate(0x0710_1984_8664_0000, &[(0, hole), (4 * GIB, 6 * GIB - hole)]);
+        let state = vmstate(FIRECRACKER_X86, &[(0, hole), (4 * GIB, 6 * GIB - hole)]);
         std::fs::write(dir.path().join("snapshot_file"), state).unwrap();
         let snapshot = opened(&path);
         assert_eq!(
@@ -68,7 +54,7 @@ fn firecracker_on_a_pc_has_the_hole_where_its_state_says() {
         assert_eq!(snapshot.memory.facts().machine, Some(MachineKind::X86_64));
 
         // A state that packs its numbers says the architecture alone; then it is assumed, and the other way is named.
-        std::fs::write(dir.path().join("snapshot_file"), vmstate(0x0710_1984_8664_0000, &[])).unwrap();
+        std::fs::write(dir.path().join("snapshot_file"), vmstate(FIRECRACKER_X86, &[])).unwrap();
         let snapshot = opened(&path);
         assert_eq!(word(&snapshot, 0xc000_0000), None);
         assert!(snapshot.notes[1].contains("is assumed"), "{:?}", snapshot.notes);
@@ -80,7 +66,7 @@ fn firecracker_on_a_pc_has_the_hole_where_its_state_says() {
     }
     // Below both holes there is nothing to choose.
     let dir = memory("m", GIB, &[0x5000]);
-    std::fs::write(dir.path().join("s"), vmstate(0x0710_1984_8664_0003, &[])).unwrap();
+    std::fs::write(dir.path().join("s"), vmstate(FIRECRACKER_X86 | 3, &[])).unwrap();
     let snapshot = opened(&dir.path().join("m"));
     assert_eq!((word(&snapshot, 0x5000), snapshot.notes.len(), snapshot.alternatives.len()), (Some(0x5000), 1, 0));
 }
@@ -88,7 +74,7 @@ fn firecracker_on_a_pc_has_the_hole_where_its_state_says() {
 #[test]
 fn firecracker_on_arm_has_memory_from_two_gibibytes_on() {
     let dir = memory("m", 5 * GIB, &[0x5000, 4 * GIB]);
-    std::fs::write(dir.path().join("s"), vmstate(0x0710_1984_aaaa_0000, &[])).unwrap();
+    std::fs::write(dir.path().join("s"), vmstate(FIRECRACKER_ARM, &[])).unwrap();
     let snapshot = opened(&dir.path().join("m"));
     assert_eq!(
         (word(&snapshot, 0), word(&snapshot, 2 * GIB + 0x5000), word(&snapshot, 6 * GIB)),
@@ -110,23 +96,12 @@ fn other_files_beside_memory_say_nothing() {
     assert_eq!((word(&snapshot, 0x5000), snapshot.notes.len()), (Some(0x5000), 0));
 }
 
-/// A state of Cloud Hypervisor with these ranges, in a text inside JSON as it is written.
-fn state_json(ranges: &serde_json::Value) -> String {
-    let manager = json!({
-        "memory_ranges": { "data": ranges },
-        "guest_ram_mappings": [{ "slot": 0, "gpa": 0, "size": 1, "zone_id": "mem0" }],
-        "boot_ram": 1,
-    });
-    let state = json!({ "snapshots": { "cpu-manager": {}, "memory-manager": { "snapshot_data": { "state": manager.to_string() } } } });
-    state.to_string()
-}
-
 #[test]
 fn cloud_hypervisor_lists_the_ranges_of_its_file() {
     let dir = memory("memory-ranges", 4 * GIB, &[0x5000, 3 * GIB, 4 * GIB - 0x1000]);
     let path = dir.path().join("memory-ranges");
     let state = dir.path().join("state.json");
-    let ranges = json!([{ "gpa": 0, "length": 3 * GIB }, { "gpa": 4 * GIB, "length": GIB }]);
+    let ranges = json_ranges(&[(0, 3 * GIB), (4 * GIB, GIB)]);
     std::fs::write(&state, state_json(&ranges)).unwrap();
     let snapshot = opened(&path);
     assert_eq!(
@@ -136,18 +111,18 @@ fn cloud_hypervisor_lists_the_ranges_of_its_file() {
     assert_eq!(word(&snapshot, 5 * GIB - 0x1000), Some(4 * GIB - 0x1000));
     assert_eq!(snapshot.notes, ["the memory layout is that of state.json, which Cloud Hypervisor wrote beside it"]);
 
-    let refused = |ranges: serde_json::Value| {
-        std::fs::write(&state, state_json(&ranges)).unwrap();
+    let refused = |ranges: &[(u64, u64)]| {
+        std::fs::write(&state, state_json(&json_ranges(ranges))).unwrap();
         open_error(&path, &OpenOptions::default())
     };
-    let error = refused(json!([{ "gpa": 0, "length": GIB }]));
+    let error = refused(&[(0, GIB)]);
     assert!(
         error.contains("expected ranges of the 0x100000000 bytes of memory-ranges, found ranges of 0x40000000"),
         "{error}"
     );
-    let error = refused(json!([{ "gpa": 0, "length": 3 * GIB }, { "gpa": 0, "length": GIB }]));
+    let error = refused(&[(0, 3 * GIB), (0, GIB)]);
     assert!(error.contains("each physical address once"), "{error}");
-    let error = refused(json!([{ "gpa": u64::MAX, "length": 4 * GIB }]));
+    let error = refused(&[(u64::MAX, 4 * GIB)]);
     assert!(error.contains("below 2^64"), "{error}");
     std::fs::write(&state, "{").unwrap();
     assert!(open_error(&path, &OpenOptions::default()).contains("expected JSON"), "broken");

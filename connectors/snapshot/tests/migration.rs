@@ -57,6 +57,7 @@ fn check(snapshot: &Snapshot) {
 fn last_copy_of_each_page_is_what_the_guest_had() {
     let snapshot = opened(&whole().write());
     check(&snapshot);
+    assert_eq!(snapshot.memory.populated_runs().to_string(), "0x0-0x3fff@0x0");
     assert_eq!(snapshot.notes, [""; 0]);
     assert_eq!(snapshot.format.to_string(), "QEMU migration stream");
 }
@@ -84,6 +85,7 @@ fn pages_at_fixed_places_are_those_of_the_bitmap() {
     let snapshot = opened(&bytes);
     let expected = [vec![0; 0x1000], page(5), vec![0; 0xfd000], page(6)].concat();
     assert!(read(&*snapshot.memory, 0, 0x10_0000).unwrap() == expected);
+    assert_eq!(snapshot.memory.populated_runs().to_string(), "0x1000-0x1fff@0x1000,0xff000-0xfffff@0xff000");
     // libvirt's format "sparse": the places count from the beginning of its own file.
     let header = libvirt(b"LibvirtQemudSave", 2, 6, &[b'x'; 1000]);
     let mut bytes = stream.write_mapped_behind(header.len(), &present);

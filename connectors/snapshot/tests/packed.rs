@@ -5,7 +5,7 @@ mod common;
 use std::{cell::Cell, ops::ControlFlow};
 
 use common::{
-    error_of, file, gzip_stored, open_error,
+    error_of, file, gzip_stored, noise, open_error,
     packed::{bgzf, gzip, lz4, lz4_legacy, xz, zstd_frames, zstd_seekable},
     patched, pattern, read, sample_elf64, sample_lime, zstd_raw, zstd_skippable,
 };
@@ -300,6 +300,36 @@ fn every_packing_reads_the_same_at_random_from_many_threads() {
         let whole = open(&path, &OpenOptions::default()).unwrap();
         assert!(read(&*whole.memory, 0, image.len()).unwrap() == image, "{name} {at}");
     }
+}
+
+#[test]
+fn blocks_of_zeros_that_were_compressed_anew_are_known() {
+    let image = [noise(1, 0x2_0000), vec![0; 0x10_0000], noise(2, 0x1_0000), vec![0; 0x1_0000]].concat();
+    let lime = common::lime(&[(0x10_0000, image.clone())]);
+    for (name, packed) in packings(&image).into_iter().chain([("lime", zstd(&lime))]) {
+        let options = OpenOptions { unpacked_cache: Some(0), ..OpenOptions::default() };
+        let memory = open_bytes("zeros", &packed, &options).unwrap().memory;
+        let (runs, populated) = (memory.metadata().runs, memory.populated_runs());
+        // The header of 32 bytes moves what is behind it.
+        assert!(
+            name != "lime" || populated.to_string() == "0x100000-0x12ffdf@0x20,0x21ffe0-0x23ffdf@0x120000",
+            "{populated}"
+        );
+        // What is said to be zeros is.
+        let mut known = vec![0; image.len()];
+        let start = runs.runs()[0].range.start().as_u64();
+        for run in populated.runs() {
+            let (at, len) = (run.range.start().as_u64(), run.range.len() as usize);
+            let from = (at - start) as usize;
+            known[from..from + len].copy_from_slice(&read(&*memory, at, len).unwrap());
+        }
+        assert!(known == image, "{name}: {populated}");
+    }
+    let memory = |packed: &[u8]| {
+        let options = OpenOptions { unpacked_cache: Some(0), ..OpenOptions::default() };
+        open_bytes("zeros", packed, &options).unwrap().memory.populated_runs().to_string()
+    };
+    assert_eq!(memory(&zstd(&image)), "0x0-0x1ffff@0x0,0x120000-0x12ffff@0x120000");
 }
 
 #[test]

@@ -70,6 +70,43 @@ impl Sink for Pipe {
     }
 }
 
+/// A disk with room for so many bytes. Holes take none until they are written over.
+struct Disk {
+    room: u64,
+    written: u64,
+    full: bool,
+}
+
+impl Disk {
+    fn take(&mut self, len: usize) -> Result<()> {
+        assert!(!self.full, "written to after it was full");
+        self.written += len as u64;
+        self.full = self.written > self.room;
+        match self.full {
+            true => Err(Error::io("writing to the disk", std::io::ErrorKind::StorageFull.into())),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Sink for Disk {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.take(bytes.len())
+    }
+
+    fn skip(&mut self, _: u64) -> Result<()> {
+        self.take(0)
+    }
+
+    fn can_patch(&self) -> bool {
+        true
+    }
+
+    fn patch(&mut self, _: u64, bytes: &[u8]) -> Result<()> {
+        self.take(bytes.len())
+    }
+}
+
 const OF_KDUMP: [DumpCompression; 5] = [
     DumpCompression::None,
     DumpCompression::Zlib,
@@ -254,6 +291,34 @@ fn progress_is_told_and_can_end_it() {
     let options = WriteOptions { on_progress: Some(&on_progress), ..WriteOptions::new(DumpFormat::Raw) };
     assert!(matches!(write(&before, &mut Bytes::default(), &options), Err(Error::Cancelled)));
     assert_eq!(*told.lock().unwrap(), [0x10_0000, 0x20_0000]);
+}
+
+/// Wherever it ends, its error is the one that is told, and nothing is written after it.
+#[test]
+fn disk_that_is_full_ends_writing_at_any_byte() {
+    let before = memory(&[(0, noise(1, 0x11_0000)), (0x20_0000, vec![0; 0x10_0000]), (0x40_0000, pattern(3, 0x3000))]);
+    let plain = [DumpFormat::Raw, DumpFormat::Lime, DumpFormat::Elf].map(|format| (format, None));
+    let frames = plain.map(|(format, _)| (format, Some(DumpCompression::Zstd)));
+    let kdumps = OF_KDUMP.map(|compression| (DumpFormat::Kdump, Some(compression)));
+    for (format, compression) in [&plain[..], &frames, &kdumps].concat() {
+        for threads in 1..=2 {
+            let mut options = WriteOptions { compression, gaps: Some(Gaps::Zero), ..WriteOptions::new(format) };
+            options.threads = std::num::NonZero::new(threads);
+            let onto = |room| {
+                let mut disk = Disk { room, written: 0, full: false };
+                (write(&before, &mut disk, &options), disk.written)
+            };
+            let (done, all) = onto(u64::MAX);
+            done.unwrap();
+            onto(all).0.unwrap();
+            let steps = (0..all).step_by(all as usize / 12);
+            for room in steps.chain([1, 15, 63, 0x1000, all - 1]) {
+                let (ended, _) = onto(room);
+                let Err(Error::Io { source, .. }) = ended else { panic!("{format:?}, {compression:?}: {ended:?}") };
+                assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+            }
+        }
+    }
 }
 
 #[test]

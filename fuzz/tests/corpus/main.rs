@@ -36,7 +36,8 @@ use memflow_core::{
 };
 use memflow_linux::fuzzing;
 use memflow_snapshot::{
-    BytesInput, MemoryLayout, OpenOptions, ParseOptions, crash_dump, elf, lime, open_bytes, vmware,
+    BytesInput, MemoryLayout, OpenOptions, ParseOptions, crash_dump, elf, fuzzing as snapshot_fuzzing, lime,
+    open_bytes, vmware,
 };
 
 /// Bytes of the largest seed.
@@ -103,7 +104,11 @@ fn seeds_reach_the_end_of_their_parser() {
             "btf" => memflow_linux::Types::parse(bytes).map(drop),
             "crash_dump" => crash_dump::parse(&input, strict).map(drop),
             "vmware" => vmware::parse(&input).map(drop),
-            "open" | "avml" | "kdump" | "migration" => open_bytes(name, &bytes, &OpenOptions::default()).map(drop),
+            "open" | "avml" | "kdump" | "libvirt" | "migration" => {
+                open_bytes(name, &bytes, &OpenOptions::default()).map(drop)
+            }
+            "beside" => some(beside(&bytes)),
+            "facts_note" => some(snapshot_fuzzing::facts_note(&bytes).0.vcpus.len()),
             "gdb_packet" => some(memflow_gdb::fuzzing::packets(&bytes, 4096).len()),
             "gdb_description" if name != "round" => some(memflow_gdb::fuzzing::description(&bytes).unwrap_or(0)),
             "gdb_layout" if name != "overlap" => some(memflow_gdb::fuzzing::layouts(&bytes).len()),
@@ -126,6 +131,15 @@ fn seeds_reach_the_end_of_their_parser() {
 fn taken(bytes: &[u8]) -> usize {
     let hosts = plugin::HOSTS.map(|target| HostAbi { version: AbiVersion::new(1, 1), target });
     hosts.iter().filter_map(|host| analyze(bytes, host).ok()).map(|file| good(&file.plugins)).sum()
+}
+
+/// Runs that a state tells of.
+fn beside(bytes: &[u8]) -> usize {
+    let (len, state) = bytes.split_first_chunk().unwrap();
+    let len = u64::from_le_bytes(*len);
+    let image = snapshot_fuzzing::firecracker(state, len).map(|(image, _)| image);
+    let image = image.or_else(|| snapshot_fuzzing::cloud_hypervisor(state, len).unwrap());
+    image.map_or(0, |image| image.runs.runs().len())
 }
 
 fn good<T, E>(results: &[Result<T, E>]) -> usize {

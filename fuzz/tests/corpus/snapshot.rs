@@ -5,8 +5,8 @@
 use super::{
     Seed,
     images::{
-        Segment, avml, crash_dump, elf, gzip_stored, kdump, lime, lime_header, migration, note, packed, pattern,
-        prstatus32, prstatus64, qemu_note, xen, zstd_raw, zstd_skippable,
+        Segment, avml, beside, crash_dump, elf, gzip_stored, kdump, lime, lime_header, migration, note, packed,
+        pattern, prstatus32, prstatus64, qemu_note, xen, zstd_raw, zstd_skippable,
     },
 };
 
@@ -16,6 +16,38 @@ const GZIP_DYNAMIC: &str = "1f8b0800000000000203cb4dcdcd2faa54c81da5502906462666
 /// What `zstd -19 --check` makes of "memory " forty times and the bytes 0 to 39, three times.
 const ZSTD_COMPRESSED: &str = "28b52ffd0468dd0100f4026d656d6f727920000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d\
                                1e1f20212223242526270200e8a5d0e220b56c018de39ea0";
+
+const GIB: u64 = 1 << 30;
+
+/// All that the crate's own note can tell, some of it twice.
+const FACTS: &str = "\
+directory_table=0x1ad000
+windows.build=0x4a61
+windows.pae=0x1
+windows.processors=0x2
+windows.system_time=0x1da00f00d000000
+windows.debugger_data=0xfffff80012345678
+windows.loaded_modules=0xfffff80011112222
+windows.active_processes=0xfffff80033334444
+windows.pfn_database=0xffffe68000000000
+windows.bug_check=0xd1
+windows.bug_check.parameter=0x1
+windows.bug_check.parameter=0xffffffffffffffff
+windows.bug_check.parameter=0x0
+windows.bug_check.parameter=0x4
+vcpu=x86
+cr0=0x80050033
+cr3=0x1ad000
+cr4=0x6f0
+gs_base=0xffff88803ec00000
+rip=0xffffffff81000000
+rip=0xffffffff81000010
+vcpu=aarch64
+ttbr1_el1=0x40f3d000
+tcr_el1=0x34b5503510
+pc=0xffff800010081000
+pstate=0x3c5
+";
 
 pub(crate) fn seeds() -> Vec<Seed> {
     let (whole64, whole32) = (elf64(), elf32());
@@ -39,7 +71,29 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("migration", "pages", small_stream().write()),
         ("migration", "older", migration::Stream { footers: false, ..small_stream() }.write()),
         ("migration", "postcopy", postcopy_stream().write()),
-        ("migration", "mapped", mapped_stream()),
+        ("migration", "mapped", mapped_stream(0)),
+        ("libvirt", "raw", libvirt(0, &small_stream().write())),
+        ("libvirt", "gzip", libvirt(1, &gzip_stored(&small_stream().write()))),
+        ("libvirt", "zstd", libvirt(5, &zstd_raw(&small_stream().write()))),
+        ("libvirt", "sparse", mapped_behind_libvirt()),
+        (
+            "beside",
+            "firecracker",
+            state_of(6 * GIB, &beside::vmstate(beside::FIRECRACKER_X86, &[(0, 3 * GIB), (4 * GIB, 3 * GIB)])),
+        ),
+        ("beside", "firecracker-packed", state_of(6 * GIB, &beside::vmstate(beside::FIRECRACKER_X86, &[]))),
+        ("beside", "firecracker-arm", state_of(GIB, &beside::vmstate(beside::FIRECRACKER_ARM, &[]))),
+        (
+            "beside",
+            "cloud-hypervisor",
+            state_of(4 * GIB, beside::state_json(&beside::json_ranges(&[(0, 3 * GIB), (4 * GIB, GIB)])).as_bytes()),
+        ),
+        ("facts_note", "two-vcpus", FACTS.as_bytes().to_vec()),
+        (
+            "facts_note",
+            "nonsense",
+            b"rip=0x1\nvcpu=z80\nvcpu=x86\nrip=1\nrip=0x2\nwhat\n\xff=0x1\nwindows.what=0x1\n".to_vec(),
+        ),
         ("crash_dump", "complete-64", small_crash_dump(1, &[])),
         ("crash_dump", "bitmap-64", small_crash_dump(5, &crash_dump::bitmap(b"FDMP", 0x2000, &[1], 16))),
         ("crash_dump", "ranges-64", small_crash_dump(10, &crash_dump::ranges(&[(1, 1)], Some(1)))),
@@ -140,10 +194,28 @@ fn postcopy_stream() -> migration::Stream {
     migration::Stream { postcopy, capabilities: vec!["x-ignore-shared"], stranger: true, ..small_stream() }
 }
 
-fn mapped_stream() -> Vec<u8> {
+fn mapped_stream(behind: usize) -> Vec<u8> {
     let blocks = vec![("pc.ram", 0x3000)];
     let stream = migration::Stream { blocks, capabilities: vec!["mapped-ram"], ..migration::Stream::default() };
-    stream.write_mapped(&[("pc.ram", 0x1000, pattern(1, 0x1000))])
+    stream.write_mapped_behind(behind, &[("pc.ram", 0x1000, pattern(1, 0x1000))])
+}
+
+/// A stream in one of libvirt's formats.
+fn libvirt(format: u32, stream: &[u8]) -> Vec<u8> {
+    [migration::libvirt(b"LibvirtQemudSave", 2, format, b"<domain/>"), stream.to_vec()].concat()
+}
+
+/// The stream of libvirt's format "sparse", whose places count from the beginning of the file.
+fn mapped_behind_libvirt() -> Vec<u8> {
+    let header = migration::libvirt(b"LibvirtQemudSave", 2, 6, b"<domain/>");
+    let mut bytes = mapped_stream(header.len());
+    bytes[..header.len()].copy_from_slice(&header);
+    bytes
+}
+
+/// A state beside memory of this length, as the target takes it.
+fn state_of(len: u64, state: &[u8]) -> Vec<u8> {
+    [&len.to_le_bytes(), state].concat()
 }
 
 fn elf32() -> Vec<u8> {

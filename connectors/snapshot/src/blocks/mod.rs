@@ -20,10 +20,15 @@ mod cache;
 
 use std::{
     io,
+    ops::Range,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use memflow_core::memory::ByteSource;
+use memflow_core::{
+    PhysRange,
+    memory::{ByteSource, Run, RunMap},
+};
 
 use self::cache::BlockCache;
 use crate::input::ReadAt;
@@ -63,6 +68,11 @@ pub(crate) trait Blocks: Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] for a block that is damaged; else what the system says.
     fn unpack(&self, block: &Block, bytes: &mut [u8]) -> io::Result<()>;
+
+    /// The unpacked bytes that the index does not know to be zeros, in order and apart; `None` where it knows nothing.
+    fn populated(&self) -> Option<Vec<Range<u64>>> {
+        None
+    }
 }
 
 impl Blocks for Box<dyn Blocks> {
@@ -81,6 +91,47 @@ impl Blocks for Box<dyn Blocks> {
     fn unpack(&self, block: &Block, bytes: &mut [u8]) -> io::Result<()> {
         (**self).unpack(block, bytes)
     }
+
+    fn populated(&self) -> Option<Vec<Range<u64>>> {
+        (**self).populated()
+    }
+}
+
+/// Holes shorter than this are looked at like what is around them: a run costs more than a few pages of zeros.
+const SHORT_HOLE: u64 = 64 << 10;
+
+/// Puts ranges of bytes in one list, without the short holes between them. They come in order.
+pub(crate) fn without_short_holes(ranges: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+    let mut list: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match list.last_mut().filter(|last| range.start.saturating_sub(last.end) < SHORT_HOLE) {
+            Some(last) => last.end = last.end.max(range.end),
+            None => list.push(range),
+        }
+    }
+    list
+}
+
+/// The parts of `runs` whose bytes are in `held`, which is in order.
+pub(crate) fn intersect(runs: &RunMap, held: &[Range<u64>]) -> Vec<Run> {
+    let mut parts = Vec::new();
+    for run in runs.runs() {
+        let end = run.offset.saturating_add(run.range.len());
+        let first = held.partition_point(|held| held.end <= run.offset);
+        for held in held.iter().skip(first).take_while(|held| held.start < end) {
+            let (from, to) = (held.start.max(run.offset), held.end.min(end));
+            let start = run.range.start().checked_add(from.saturating_sub(run.offset));
+            let range = start.and_then(|start| PhysRange::new(start, to.saturating_sub(from)));
+            parts.extend(range.map(|range| Run { range, offset: from }));
+        }
+    }
+    parts
+}
+
+/// `runs` without the bytes that are known to be zeros.
+pub(crate) fn populated(runs: &Arc<RunMap>, held: Option<Vec<Range<u64>>>) -> Arc<RunMap> {
+    // Parts of runs that lie apart lie apart.
+    held.and_then(|held| RunMap::new(intersect(runs, &held)).ok()).map_or_else(|| runs.clone(), Arc::new)
 }
 
 /// The error for a block that makes no sense.
@@ -135,11 +186,19 @@ impl<B: Blocks> ReadAt for BlockInput<B> {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.read(offset, buf)
     }
+
+    fn populated(&self) -> Option<Vec<Range<u64>>> {
+        self.blocks.populated()
+    }
 }
 
 impl<B: Blocks> ByteSource for BlockInput<B> {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.read(offset, buf)
+    }
+
+    fn populated(&self, runs: &Arc<RunMap>) -> Arc<RunMap> {
+        populated(runs, self.blocks.populated())
     }
 }
 

@@ -17,17 +17,14 @@ mod stream;
 
 use std::{io, path::Path, sync::Arc};
 
-use memflow_core::{
-    Error, PhysRange, Result,
-    memory::{Run, RunMap},
-};
+use memflow_core::{Error, Result, memory::RunMap};
 
 use self::{
     pages::{Part, Ram},
     stream::Stream,
 };
 use crate::{
-    blocks::Blocks,
+    blocks::{Blocks, intersect},
     image::{PackedImage, ParseOptions, ParsedImage},
     input::{ReadAt, View},
     raw::{Choice, MemoryLayout},
@@ -70,15 +67,13 @@ pub(crate) fn parse_at(
         }
         let first = ram.size;
         let pages = std::mem::replace(&mut block.pages, pages::Pages::none());
-        for range in pages.held() {
-            let bytes = |page: u64| page.checked_mul(page_size).and_then(|bytes| bytes.checked_add(first));
-            held.extend(bytes(range.start).zip(bytes(range.end)));
-        }
-        ram.parts.push(Part { start: first, pages });
+        let part = Part { start: first, pages };
+        held.extend(part.bytes(part.pages.held(), page_size));
+        ram.parts.push(part);
         ram.size =
             first.checked_add(block.len).ok_or_else(|| view.bad(start, "RAM of less than 2^64 bytes", "more"))?;
     }
-    let bytes = held.iter().fold(0, |sum: u64, (start, end)| sum.saturating_add(end.saturating_sub(*start)));
+    let bytes = held.iter().fold(0, |sum: u64, held| sum.saturating_add(held.end.saturating_sub(held.start)));
     if bytes == 0 {
         return Err(no_ram(&view, start, without_shared));
     }
@@ -106,22 +101,6 @@ fn no_ram(view: &View<'_>, start: u64, without_shared: bool) -> Error {
         };
     }
     view.bad(start, "pages of the guest's RAM", "none")
-}
-
-/// The parts of `runs` whose offsets are in `held`, which is sorted.
-fn intersect(runs: &RunMap, held: &[(u64, u64)]) -> Vec<Run> {
-    let mut parts = Vec::new();
-    for run in runs.runs() {
-        let end = run.offset.saturating_add(run.range.len());
-        let first = held.partition_point(|(_, held_end)| *held_end <= run.offset);
-        for (held_start, held_end) in held.iter().skip(first).take_while(|(held_start, _)| *held_start < end) {
-            let (from, to) = ((*held_start).max(run.offset), (*held_end).min(end));
-            let start = run.range.start().checked_add(from.saturating_sub(run.offset));
-            let range = start.and_then(|start| PhysRange::new(start, to.saturating_sub(from)));
-            parts.extend(range.map(|range| Run { range, offset: from }));
-        }
-    }
-    parts
 }
 
 /// RAM in which the firmware's tables are looked for; what is not in the stream is zeros here.

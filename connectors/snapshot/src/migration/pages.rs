@@ -19,7 +19,7 @@ use memflow_core::Error;
 
 use crate::{
     bitmap::Bitmap,
-    blocks::{Block, Blocks, damaged},
+    blocks::{Block, Blocks, damaged, without_short_holes},
     input::{ReadAt, View},
 };
 
@@ -132,6 +132,19 @@ impl Listed {
         self.extents.insert(start, extent);
     }
 
+    /// The groups of consecutive pages that are at such places.
+    fn groups(&self, wanted: impl Fn(Place) -> bool) -> Vec<Range<u64>> {
+        let mut groups: Vec<Range<u64>> = Vec::new();
+        for (first, extent) in self.extents.iter().filter(|(_, extent)| wanted(extent.first)) {
+            let end = first.saturating_add(extent.pages);
+            match groups.last_mut() {
+                Some(last) if last.end == *first => last.end = end,
+                _ => groups.push(*first..end),
+            }
+        }
+        groups
+    }
+
     /// Keeps what an extent holds from `end` on.
     fn keep_behind(&mut self, first: u64, old: &Extent, end: u64) {
         if let Some(rest) = old.without_first(end.saturating_sub(first)) {
@@ -165,18 +178,18 @@ impl Pages {
     /// The pages that the stream holds, in order.
     pub(super) fn held(&self) -> Vec<Range<u64>> {
         match self {
-            Self::Listed(Listed { extents, .. }) => {
-                let mut held: Vec<Range<u64>> = Vec::new();
-                for (first, extent) in extents {
-                    let end = first.saturating_add(extent.pages);
-                    match held.last_mut() {
-                        Some(last) if last.end == *first => last.end = end,
-                        _ => held.push(*first..end),
-                    }
-                }
-                held
-            }
+            Self::Listed(listed) => listed.groups(|_| true),
             Self::Mapped { count, .. } => Vec::from_iter((*count > 0).then_some(0..*count)),
+        }
+    }
+
+    /// Those of them that are not known to be zeros.
+    fn populated(&self) -> Vec<Range<u64>> {
+        match self {
+            Self::Listed(listed) => listed.groups(|place| place != Place::Fill(0)),
+            Self::Mapped { set, count, .. } => {
+                set.groups().map(|group| group.start..group.end.min(*count)).filter(|group| !group.is_empty()).collect()
+            }
         }
     }
 }
@@ -187,6 +200,14 @@ pub(super) struct Part {
     /// Offset of its first byte.
     pub(super) start: u64,
     pub(super) pages: Pages,
+}
+
+impl Part {
+    /// The bytes of groups of its pages, among those of all.
+    pub(super) fn bytes(&self, groups: Vec<Range<u64>>, page_size: u64) -> impl Iterator<Item = Range<u64>> {
+        let offset = move |page: u64| page.checked_mul(page_size)?.checked_add(self.start);
+        groups.into_iter().filter_map(move |group| Some(offset(group.start)?..offset(group.end)?))
+    }
 }
 
 /// The pages of all blocks, one after the other.
@@ -220,6 +241,11 @@ impl Blocks for Ram {
         let id = if self.place(offset)? == Place::Fill(0) { ZEROS } else { number };
         let len = usize::try_from(self.page_size).unwrap_or(0);
         Ok(Block { id, start: number.saturating_mul(self.page_size), len })
+    }
+
+    fn populated(&self) -> Option<Vec<Range<u64>>> {
+        let parts = self.parts.iter().flat_map(|part| part.bytes(part.pages.populated(), self.page_size));
+        Some(without_short_holes(parts))
     }
 
     fn unpack(&self, block: &Block, page: &mut [u8]) -> io::Result<()> {
@@ -278,8 +304,10 @@ mod tests {
             for page in 0..100 {
                 prop_assert_eq!(pages.place(page, 0x1000), expected.get(&page).copied(), "page {}", page);
             }
-            let held: Vec<u64> = pages.held().into_iter().flatten().collect();
-            prop_assert_eq!(held, expected.into_keys().collect::<Vec<_>>());
+            let pages_of = |groups: Vec<Range<u64>>| groups.into_iter().flatten().collect::<Vec<u64>>();
+            let populated = expected.iter().filter(|(_, place)| **place != Place::Fill(0)).map(|(page, _)| *page);
+            prop_assert_eq!(pages_of(pages.populated()), populated.collect::<Vec<_>>());
+            prop_assert_eq!(pages_of(pages.held()), expected.into_keys().collect::<Vec<_>>());
         }
     }
 }

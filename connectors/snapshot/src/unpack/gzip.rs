@@ -40,6 +40,9 @@ const MAX_STEP: u64 = 16 << 20;
 /// Number of states from which on every second one is dropped, as long as the step may grow.
 const MANY: usize = 4096;
 
+/// Most bytes that deflate makes of one (zlib's "Technical Details", maximum compression factor).
+const MOST_OF_A_BYTE: u64 = 1032;
+
 /// Makes a gzip file readable at random. Zeros after the last member are padding.
 ///
 /// # Errors
@@ -69,7 +72,9 @@ fn bgzf(index: &mut Index<'_>, pieces: &mut Pieces) -> Result<bool> {
         let Some(before) = u64::from(len).checked_sub(4) else { return Ok(false) };
         index.skip(before, "a gzip member")?;
         let unpacked = u32::from_le_bytes(index.array("a gzip member's length")?);
-        if pieces.push(at, len.into(), unpacked.into(), 0).is_err() {
+        // A length that its data cannot have is not believed: unpacking tells.
+        let possible = u64::from(unpacked) <= u64::from(len).saturating_mul(MOST_OF_A_BYTE);
+        if !possible || pieces.push(at, len.into(), unpacked.into(), 0).is_err() {
             return Ok(false);
         }
         index.report(pieces.size())?;

@@ -14,11 +14,11 @@
     clippy::panic
 )]
 
-use std::io;
+use std::{io, ops::Range};
 
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 
-use crate::blocks::{Block, Blocks, damaged};
+use crate::blocks::{Block, Blocks, damaged, without_short_holes};
 
 /// Bytes in a block: as far as LZ4 looks back, and little enough to be unpacked for a page.
 const BLOCK: usize = 64 << 10;
@@ -166,6 +166,12 @@ impl Blocks for Stored {
         Ok(Block { id, start, len })
     }
 
+    fn populated(&self) -> Option<Vec<Range<u64>>> {
+        let blocks = self.blocks.iter().zip((0..self.size).step_by(BLOCK));
+        let held = blocks.filter(|(block, _)| !matches!(block, Packed::Zeros));
+        Some(without_short_holes(held.map(|(_, start)| start..start.saturating_add(1 << SHIFT).min(self.size))))
+    }
+
     fn unpack(&self, block: &Block, bytes: &mut [u8]) -> io::Result<()> {
         let packed = usize::try_from(block.id).ok().and_then(|id| self.blocks.get(id));
         let packed = packed.ok_or_else(|| damaged(format!("no block {}", block.id)))?;
@@ -206,6 +212,11 @@ mod tests {
             }
             let stored = store.finish();
             prop_assert_eq!(stored.size(), expected.len() as u64);
+            let populated = stored.populated().unwrap();
+            for (start, block) in (0..).step_by(BLOCK).zip(expected.chunks(BLOCK)) {
+                let known_zeros = !populated.iter().any(|range| range.contains(&start));
+                prop_assert_eq!(known_zeros, block.iter().all(|byte| *byte == 0), "block at {:#x}", start);
+            }
             let mut at = 0;
             while at < expected.len() {
                 let block = stored.find(at as u64).unwrap();

@@ -51,6 +51,9 @@ struct TableFooter {
     magic: U32,
 }
 
+/// Most bytes that a byte of a frame stands for: a block of four bytes for 128 KiB of one value (RFC 8878, 3.1.1.2).
+const MOST_OF_A_BYTE: u64 = 32 << 10;
+
 /// Makes the frames of a Zstandard file readable at random. Zeros after the last are padding.
 ///
 /// # Errors
@@ -134,7 +137,10 @@ fn leads_to_frame(view: &View<'_>, at: u64, packed: u64, len: u64) -> Result<boo
         return Ok(len == 0);
     }
     let header = head.get(4..).and_then(FrameHeader::parse);
-    Ok(magic == ZSTD_MAGIC && header.is_some_and(|header| header.content.is_none_or(|content| content == len)))
+    // Nobody has to believe a length that its data cannot have.
+    let possible = len <= packed.saturating_mul(MOST_OF_A_BYTE);
+    let told = header.is_some_and(|header| header.content.is_none_or(|content| content == len));
+    Ok(magic == ZSTD_MAGIC && possible && told)
 }
 
 /// Magic number and header of a frame at most (RFC 8878, 3.1.1.1).
@@ -208,10 +214,10 @@ fn frames(index: &mut Index<'_>, pieces: &mut Pieces, count: &mut u64) -> Result
         }
         index.skip(if checksum { 4 } else { 0 }, "the checksum of a zstd frame")?;
         *count = count.saturating_add(1);
+        let packed = index.offset().saturating_sub(at);
         match content.filter(|_| all_told) {
-            Some(content) if pieces.push(at, index.offset().saturating_sub(at), content, 0).is_err() => {
-                return Ok(false);
-            }
+            Some(content) if content > packed.saturating_mul(MOST_OF_A_BYTE) => return Ok(false),
+            Some(content) if pieces.push(at, packed, content, 0).is_err() => return Ok(false),
             Some(_) => {}
             None => {
                 // What comes behind such a frame has no place yet.

@@ -3,6 +3,7 @@
 mod claims;
 #[path = "../common/mod.rs"]
 mod common;
+mod heap;
 mod large;
 mod measure;
 mod mutations;

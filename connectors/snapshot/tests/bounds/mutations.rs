@@ -1,10 +1,10 @@
 //! Each file changed byte by byte, field by field, at random, and cut short: opened or refused within bounds.
 
 use memflow_core::memory::PhysicalMemoryExt;
-use memflow_snapshot::{BytesInput, OpenOptions, Snapshot, open_bytes, vmware};
+use memflow_snapshot::{BytesInput, OpenOptions, Snapshot, vmware};
 
 use crate::{
-    measure::bounded,
+    measure::bounded_with,
     subjects::{self, Subject},
 };
 
@@ -45,10 +45,10 @@ impl Numbers {
 }
 
 /// Opens a file as it is and, if it is refused, as a partial image, and reads at the ends of its first runs.
-pub(crate) fn opened_or_refused(bytes: &[u8]) {
+fn opened_or_refused(subject: &Subject, bytes: &[u8]) {
     for partial in [false, true] {
         let options = OpenOptions { partial, max_unpacked: Some(UNPACKED), ..OpenOptions::default() };
-        match open_bytes("bounds", bytes, &options) {
+        match subject.open(bytes, &options) {
             Ok(snapshot) => return read_some(&snapshot),
             Err(error) => assert!(!error.to_string().is_empty()),
         }
@@ -72,7 +72,8 @@ fn read_some(snapshot: &Snapshot) {
 }
 
 fn check(subject: &Subject, how: &str, bytes: &[u8]) {
-    bounded(|| format!("{}, {how}", subject.name), || opened_or_refused(bytes));
+    subject.put(bytes);
+    bounded_with(subject.reserved, || format!("{}, {how}", subject.name), || opened_or_refused(subject, bytes));
 }
 
 /// Each byte of a structure in turn.
@@ -180,8 +181,13 @@ fn plain_files() {
 }
 
 #[test]
-fn packed_files() {
-    suffer(subjects::packed());
+fn kdumps() {
+    suffer(subjects::kdumps());
+}
+
+#[test]
+fn compressed_files() {
+    suffer(subjects::compressed());
 }
 
 #[test]
@@ -195,11 +201,35 @@ fn vmware_states() {
 }
 
 #[test]
+fn migration_streams() {
+    suffer(subjects::migrations());
+}
+
+#[test]
+fn cores_of_hypervisors() {
+    suffer(subjects::cores());
+}
+
+#[test]
+fn states_beside_memory() {
+    suffer(subjects::beside());
+}
+
+#[test]
 fn what_suffers_can_be_opened_when_it_is_whole() {
     let options = OpenOptions::default();
-    let subjects = [subjects::plain(), subjects::packed(), subjects::crash_dumps()].into_iter().flatten();
-    for subject in subjects.filter(|subject| subject.name != "crash dump, x64 type 4") {
-        if let Err(error) = open_bytes("whole", &subject.bytes, &options) {
+    let subjects = [
+        subjects::plain(),
+        subjects::kdumps(),
+        subjects::compressed(),
+        subjects::crash_dumps(),
+        subjects::migrations(),
+        subjects::cores(),
+        subjects::beside(),
+    ];
+    for subject in subjects.into_iter().flatten().filter(|subject| subject.name != "crash dump, x64 type 4") {
+        subject.put(&subject.bytes);
+        if let Err(error) = subject.open(&subject.bytes, &options) {
             panic!("{}: {error}", subject.name);
         }
     }

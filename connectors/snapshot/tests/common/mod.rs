@@ -1,6 +1,7 @@
 //! Writes small images byte by byte, from the formats' documents and without any code of the crate.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod beside;
 pub mod crash_dump;
 pub mod flattened;
 pub mod kdump;

@@ -1,21 +1,16 @@
-//! Files of 1 MB that claim millions of pages, name the same bytes again and again, overlap, or unpack without end.
+//! Files of a dumper: LiME, AVML, ELF, kdump, crash dumps, VMware.
 //!
 //! Owns: one file for each lie, by hand. Must not know: how a format is read.
 
-use std::{
-    io::{self, Write},
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::io::Write;
 
 use memflow_core::{PhysAddr, memory::PhysicalMemoryExt};
-use memflow_snapshot::{
-    BytesInput, OpenOptions, ParseOptions, ReadAt, avml, crash_dump, elf, kdump, lime, open_bytes, vmware,
-};
+use memflow_snapshot::{BytesInput, OpenOptions, open_bytes, vmware};
 
+use super::check::{
+    End::{Holds, Refused},
+    LEN, PAGES, check, padded, reads_are_in_proportion,
+};
 use crate::{
     common::{
         Segment, avml as write_avml, avml_header,
@@ -23,101 +18,38 @@ use crate::{
         elf as write_elf,
         flattened::{END, header as flat_header, piece},
         kdump::{Kdump, Method},
-        lime as write_lime, lime_header, pattern, prstatus64, snappy,
+        lime as write_lime, lime_header, pattern, prstatus64, smbios, snappy,
         vmware::{Value, number, state, tag},
     },
-    measure::{bounded, measured},
+    measure::bounded,
     subjects::avml_range,
 };
 
-/// The length of the files.
-const LEN: usize = 1 << 20;
-/// The pages that they claim.
-const PAGES: u64 = 16 << 20;
 const X64: u32 = 0x8664;
 
-/// What becomes of a file.
-enum End {
-    /// It is refused, with these words.
-    Refused(&'static str),
-    /// It is opened and holds this many bytes.
-    Holds(u64),
-}
-use End::{Holds, Refused};
-
-/// Bytes that count how often they are read.
-struct Counted {
-    bytes: Vec<u8>,
-    read: AtomicU64,
-}
-
-impl ReadAt for Counted {
-    fn path(&self) -> &Path {
-        "claims".as_ref()
+/// Nothing in a raw image claims anything but the tables that firmware left in it.
+#[test]
+fn raw_images() {
+    let tables = |ranges: &[(u64, u64)]| {
+        let mut image = pattern(1, LEN);
+        let tables = smbios(ranges);
+        put(&mut image, 0xf_0000, &tables);
+        image
+    };
+    let all = LEN as u64;
+    let many: Vec<(u64, u64)> = (0..1800).map(|index| (index << 20, 1 << 10)).collect();
+    let cases = [
+        ("the firmware lists 64 GiB", tables(&[(0, PAGES * PAGE as u64)])),
+        ("the firmware lists 2^63 bytes", tables(&[(0, 1 << 63), (1 << 63, 1 << 62)])),
+        ("the firmware lists ranges that overlap", tables(&[(0, all / 2), (0x1000, all / 2)])),
+        ("the firmware lists thousands of ranges", tables(&many)),
+    ];
+    for (name, bytes) in cases {
+        check(name, &bytes, &Holds(all));
     }
-
-    fn size(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let read = BytesInput::new("claims".as_ref(), &self.bytes).read_at(offset, buf)?;
-        self.read.fetch_add(read as u64, Ordering::Relaxed);
-        Ok(read)
-    }
-}
-
-/// Looks at a file in every way, and at how much of it is read for that.
-fn check(name: &str, bytes: &[u8], end: &End) {
-    let options = OpenOptions { max_unpacked: Some(16 << 20), ..OpenOptions::default() };
-    let opened = bounded(|| name.to_owned(), || open_bytes("claims", bytes, &options));
-    match (opened, end) {
-        (Ok(snapshot), Holds(expected)) => {
-            let runs = snapshot.memory.metadata().runs;
-            assert_eq!(runs.total_bytes(), *expected, "{name}");
-            bounded(
-                || format!("{name}, read"),
-                || {
-                    for run in runs.runs().iter().take(100) {
-                        drop(snapshot.memory.read_into(run.range.start(), &mut [0; 64]));
-                        drop(snapshot.memory.read_into(run.range.last().unwrap(), &mut [0; 1]));
-                    }
-                },
-            );
-        }
-        (Err(error), Refused(words)) => assert!(error.to_string().contains(words), "{name}: {error}"),
-        (Ok(snapshot), Refused(_)) => panic!("{name}: opened, {} bytes", snapshot.memory.metadata().runs.total_bytes()),
-        (Err(error), Holds(_)) => panic!("{name}: {error}"),
-    }
-    let partial = OpenOptions { partial: true, ..options };
-    bounded(|| format!("{name}, partial"), || drop(open_bytes("claims", bytes, &partial)));
-    reads_are_in_proportion(name, bytes);
-}
-
-/// Each parser that takes bytes by position reads what is there a few times at most.
-fn reads_are_in_proportion(name: &str, bytes: &[u8]) {
-    let counted = || Arc::new(Counted { bytes: bytes.to_vec(), read: AtomicU64::new(0) });
-    for partial in [false, true] {
-        let options = ParseOptions { partial };
-        let input = counted();
-        match bytes {
-            [0x7f, b'E', ..] => drop(elf::parse(&*input, options)),
-            [b'E', b'M', ..] => drop(lime::parse(&*input, options)),
-            [b'P', b'A', ..] => drop(crash_dump::parse(&*input, options)),
-            [b'A', b'V', ..] => drop(avml::parse(input.clone(), options)),
-            [b'K', b'D', ..] => drop(kdump::parse(input.clone(), options)),
-            _ => drop(vmware::parse(&*input)),
-        }
-        let read = input.read.load(Ordering::Relaxed);
-        assert!(read <= 4 * bytes.len() as u64 + 0x1_0000, "{name}: {read:#x} bytes were read of {:#x}", bytes.len());
-    }
-}
-
-/// A file of the length that all have.
-fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
-    assert!(bytes.len() <= LEN, "{:#x}", bytes.len());
-    bytes.resize(LEN, 0);
-    bytes
+    // In any order, they are the layout.
+    let split = tables(&[(1 << 32, all / 2), (0, all / 2)]);
+    check("the firmware lists unsorted ranges", &split, &Holds(all));
 }
 
 #[test]
@@ -452,20 +384,4 @@ fn vmware_states() {
     let error =
         parsed("regions", &state(0xbed2_bed2, &[("memory", number("regionsCount", &[], u32::MAX))])).unwrap_err();
     assert!(error.contains("4294967295 regions of memory"), "{error}");
-}
-
-#[test]
-fn streams_that_unpack_without_end_end_at_the_limit() {
-    let zeros = vec![0u8; 256 << 20];
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    gzip.write_all(&zeros).unwrap();
-    let zstd = zstd::bulk::compress(&zeros, 19).unwrap();
-    for (name, bytes) in [("gzip", gzip.finish().unwrap()), ("zstd", zstd)] {
-        assert!(bytes.len() < LEN, "{name}");
-        let options = OpenOptions { max_unpacked: Some(16 << 20), ..OpenOptions::default() };
-        let (opened, cost) = measured(|| open_bytes(name, &bytes, &options).map(drop));
-        let error = opened.unwrap_err().to_string();
-        assert!(error.contains("unpacks to more than 0x1000000 bytes"), "{name}: {error}");
-        assert!(cost.memory <= crate::measure::MEMORY, "{name}: {cost:?}");
-    }
 }

@@ -1,51 +1,14 @@
-//! A small, whole file of each format, and where its structures lie.
-//!
-//! Owns: the table of formats that are made to suffer. Must not know: what is done to them.
-//! A format that is read has a line here; the files are written by the builders of `common`, without any code of the crate.
+//! Images whose memory lies in them as it is, and AVML.
 
-use std::{io::Write, iter::once, ops::Range};
+use std::{iter::once, ops::Range};
 
+use super::Subject;
 use crate::common::{
     Segment, avml, avml_header,
     crash_dump::{PAGE, bitmap, header32, header64, old_bitmap, ranges},
-    elf,
-    flattened::flatten,
-    gzip_stored,
-    kdump::{Kdump, Method},
-    lime, noise, note, pattern, prstatus64, qemu_note, snappy,
+    elf, lime, noise, note, pattern, prstatus64, qemu_note, snappy,
     vmware::{Value, cpus, regions, state, tag},
-    zstd_raw,
 };
-
-/// A file, and what in it is not content of memory.
-pub(crate) struct Subject {
-    pub(crate) name: &'static str,
-    pub(crate) bytes: Vec<u8>,
-    /// Where its structures lie, in order.
-    pub(crate) structures: Vec<Range<usize>>,
-}
-
-impl Subject {
-    fn new(name: &'static str, bytes: Vec<u8>, structures: impl IntoIterator<Item = Range<usize>>) -> Self {
-        let structures: Vec<Range<usize>> = structures.into_iter().collect();
-        assert!(
-            structures.iter().all(|part| part.start < part.end && part.end <= bytes.len()),
-            "{name}: {structures:?}"
-        );
-        Self { name, bytes, structures }
-    }
-
-    /// A file that is structure from end to end.
-    fn whole(name: &'static str, bytes: Vec<u8>) -> Self {
-        let len = bytes.len();
-        Self::new(name, bytes, once(0..len))
-    }
-
-    /// The offsets of all bytes of structures.
-    pub(crate) fn places(&self) -> Vec<usize> {
-        self.structures.iter().cloned().flatten().collect()
-    }
-}
 
 /// Raw images, LiME, AVML and ELF.
 pub(crate) fn plain() -> Vec<Subject> {
@@ -70,7 +33,7 @@ pub(crate) fn plain() -> Vec<Subject> {
     ]
 }
 
-fn core(name: &'static str, wide: bool) -> Subject {
+pub(super) fn core(name: &'static str, wide: bool) -> Subject {
     let notes = [prstatus64(1, 2), qemu_note(true), note("VMCOREINFO", 0, b"A=1\n")].concat();
     let segments = [
         Segment::new(0, pattern(0, 64)),
@@ -80,55 +43,6 @@ fn core(name: &'static str, wide: bool) -> Subject {
     let headers = if wide { 64 + 4 * 56 } else { 52 + 4 * 32 };
     let bytes = elf(wide, if wide { 62 } else { 3 }, &notes, &segments);
     Subject::new(name, bytes, once(0..headers + notes.len()))
-}
-
-/// kdump in all its ways, flattened files, and what is compressed as a whole.
-pub(crate) fn packed() -> Vec<Subject> {
-    let kdump = |method, wide, split| Kdump {
-        method,
-        wide,
-        machine: if wide { "x86_64" } else { "i686" },
-        split,
-        pages: vec![(1, Some(pattern(1, PAGE))), (2, None), (5, Some(vec![7; PAGE]))],
-        notes: prstatus64(1, 2),
-        ..Kdump::default()
-    };
-    // Signature, version and sizes; the sub-header with what it leads to; the first bytes of both bitmaps; descriptors and the pages.
-    let part = |name, kdump: &Kdump| {
-        let bytes = kdump.write();
-        let end = bytes.len().min(4 * PAGE + 48 + 64);
-        let notes = PAGE..PAGE + 512 + kdump.vmcoreinfo.len() + kdump.notes.len();
-        let bitmaps = [2 * PAGE..2 * PAGE + 8, 3 * PAGE..3 * PAGE + 8];
-        Subject::new(name, bytes, [0..16, 404..480, notes].into_iter().chain(bitmaps).chain(once(4 * PAGE..end)))
-    };
-    let stored = kdump(Method::Stored, true, None);
-    let image = lime(&[(0x1000, pattern(1, 300)), (0x2000, vec![0; 5000]), (0x8000, pattern(1, 300))]);
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    // Two members and two frames, of which the second is stored as it is.
-    let (first, second) = image.split_at(image.len() - 50);
-    encoder.write_all(first).unwrap();
-    let gzip = [encoder.finish().unwrap(), gzip_stored(second)].concat();
-    let zstd = [zstd::encode_all(first, 3).unwrap(), zstd_raw(second)].concat();
-    let flat = |name, bytes: &[u8]| {
-        let flat = flatten(bytes, bytes.len().div_ceil(4));
-        let len = bytes.len().div_ceil(4);
-        let last = bytes.len() - 3 * len;
-        let heads = [0, last + 16, last + len + 32, last + 2 * len + 48].map(|at| 4096 + at..4096 + at + 16);
-        Subject::new(name, flat.clone(), once(0..32).chain(heads).chain(once(flat.len() - 16..flat.len())))
-    };
-    vec![
-        part("kdump, stored", &stored),
-        part("kdump, zlib", &kdump(Method::Zlib, true, None)),
-        part("kdump, LZO", &kdump(Method::Lzo, true, None)),
-        part("kdump, snappy", &kdump(Method::Snappy, true, None)),
-        part("kdump, zstd", &kdump(Method::Zstd, true, None)),
-        part("kdump, 32-bit", &kdump(Method::Zlib, false, None)),
-        part("kdump, a part", &kdump(Method::Zlib, true, Some((0, 3)))),
-        flat("flattened kdump", &stored.write()),
-        flat("flattened ELF", &core("", true).bytes),
-        Subject::whole("gzip", gzip),
-        Subject::whole("zstd", zstd),
-    ]
 }
 
 /// Crash dumps of each type and machine.
