@@ -271,11 +271,9 @@ impl MemoryView for SpaceView {
     ) -> Result<()> {
         let map = self.memory.direct_map();
         if let (1..=SINGLE, Some(map)) = (addresses.len(), map) {
-            let reads = addresses.iter().zip(values.chunks_exact_mut(size.max(1)));
-            let read =
-                |(addr, value): (&VirtAddr, _)| read_in_small_page(&self.space, map, &mut ViewRead::new(*addr, value));
-            // What this leaves is read once more by the way that knows everything.
-            if reads.map(read).fold(true, |all, done| all && done) {
+            let mut reads = addresses.iter().zip(values.chunks_exact_mut(size.max(1)));
+            // One that is not that simple leaves all to the ways below.
+            if reads.all(|(addr, value)| read_in_small_page(&self.space, map, &mut ViewRead::new(*addr, value))) {
                 return Ok(());
             }
         }
