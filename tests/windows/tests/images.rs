@@ -1,0 +1,607 @@
+//! Images, read by a second reader and by goblin, hold what their truth says.
+//!
+//! Owns: the comparison of lists. Must not know: how images are built.
+//! Keeps: every kind of machine is compared: all layouts of the table, PAE, two levels, shadow tables.
+
+mod reader;
+
+use std::collections::BTreeMap;
+
+use goblin::pe::{PE, options::ParseOptions};
+use memflow_windows_images::{
+    Architecture, Description, Error, Exports, KdbgForm, MappedFile, OffsetTable, Offsets, Paging, PrivatePage,
+    PrivateRegion, ProcessDescription, Windows,
+    truth::{Module, PageState, Process, Through, VadKind},
+    windows_7_x86, windows_10_18362_x86, windows_10_19041_x86,
+};
+use reader::{Reader, Walk};
+
+/// One machine of each kind, with something of everything in it.
+fn machines() -> Vec<(Offsets, Windows)> {
+    let table = OffsetTable::embedded().unwrap();
+    let mut kinds: Vec<(Architecture, Offsets)> = vec![
+        (Architecture::X86, windows_7_x86()),
+        (Architecture::Pae, windows_7_x86()),
+        (Architecture::Pae, windows_10_18362_x86()),
+        (Architecture::Pae, windows_10_19041_x86()),
+    ];
+    for (index, offsets) in table.families().into_iter().enumerate() {
+        let architecture = if index % 2 == 0 { Architecture::X64 } else { Architecture::X64Shadow };
+        kinds.push((architecture, offsets.clone()));
+    }
+    (0..)
+        .zip(kinds)
+        .map(|(seed, (architecture, offsets))| {
+            let description = full(seed, architecture, offsets.clone());
+            (offsets, description.build().unwrap())
+        })
+        .collect()
+}
+
+fn full(seed: u64, architecture: Architecture, offsets: Offsets) -> Description {
+    let wide = offsets.wide;
+    let mut description = Description::new(seed, architecture, offsets);
+    description.large_kernel = seed % 3 == 0;
+    description.invalid_pte_mask = true;
+    description.pcid = seed % 2 == 0;
+    let mut program = ProcessDescription::new(5000, 2096, r"C:\Program Files (x86)\Game\a game with a long name.exe");
+    program.wow64 = wide;
+    program.modules.push("user32.dll".to_owned());
+    program.unlinked_modules.push("injected.dll".to_owned());
+    program.trimmed = 30;
+    program.private = vec![PrivateRegion {
+        protection: 4,
+        pages: vec![
+            PrivatePage::Valid,
+            PrivatePage::Transition,
+            PrivatePage::PageFile,
+            PrivatePage::Compressed,
+            PrivatePage::DemandZero,
+            PrivatePage::Nothing,
+        ],
+    }];
+    let pages = vec![
+        (PageState::Valid, Through::Entry),
+        (PageState::Transition, Through::Prototype),
+        (PageState::Transition, Through::Vad),
+        (PageState::Transition, Through::Nothing),
+        (PageState::DemandZero, Through::Prototype),
+        (PageState::PageFile { file: 0, page: 7 }, Through::Vad),
+        (PageState::File, Through::Nothing),
+    ];
+    program.mapped = vec![MappedFile { path: r"C:\Users\user\data.bin".to_owned(), pages }];
+    program.large_pages = 2;
+    let mut hidden = ProcessDescription::new(6000, 5000, r"C:\Windows\System32\hidden.exe");
+    hidden.hidden = true;
+    let mut ended = ProcessDescription::new(6004, 5000, r"C:\Windows\System32\ended.exe");
+    ended.ended = true;
+    description.process(program).process(hidden).process(ended)
+}
+
+fn symbol(windows: &Windows, name: &str) -> u64 {
+    windows.truth.kernel.symbols[name]
+}
+
+#[test]
+fn one_seed_gives_one_image() {
+    for seed in 0..4 {
+        let description = Description::randomised(seed).unwrap();
+        let (first, second) = (description.build().unwrap(), description.build().unwrap());
+        assert_eq!(first.truth, second.truth);
+        assert!(first.pages().eq(second.pages()), "pages of seed {seed}");
+    }
+}
+
+#[test]
+fn random_machines_can_all_be_built_and_read() {
+    for seed in 0..60 {
+        let description = Description::randomised(seed).unwrap();
+        let windows = description.build().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        compare(&description.offsets, &windows);
+    }
+}
+
+#[test]
+fn lists_are_what_was_built() {
+    for (offsets, windows) in machines() {
+        compare(&offsets, &windows);
+    }
+}
+
+/// Compares all lists.
+fn compare(offsets: &Offsets, windows: &Windows) {
+    let system = Reader::system(windows, offsets);
+    let truth = &windows.truth;
+    // Processes.
+    let links = system.offset("_EPROCESS.ActiveProcessLinks");
+    let found: Vec<u64> =
+        system.list(symbol(windows, "PsActiveProcessHead"), system.width()).iter().map(|entry| entry - links).collect();
+    let listed: Vec<u64> =
+        truth.processes.iter().filter(|process| process.listed).map(|process| process.eprocess).collect();
+    assert_eq!(found, listed);
+    assert_eq!(system.pointer(symbol(windows, "PsInitialSystemProcess")), Some(truth.processes[0].eprocess));
+    for process in &truth.processes {
+        process_is_right(&system, process);
+        regions_are_right(&system, process);
+        modules_are_right(&system, process);
+    }
+    // Modules of the kernel.
+    let entries = system.list(symbol(windows, "PsLoadedModuleList"), system.width());
+    assert_eq!(entries, truth.drivers.iter().map(|driver| driver.list_entry).collect::<Vec<_>>());
+    for driver in &truth.drivers {
+        module_is_right(&system, driver, system.width());
+        image_is_right(&system, driver, truth.kernel.exports_missing && driver.base == truth.kernel.base);
+    }
+    processors_are_right(&system);
+    cid_table_is_right(&system);
+}
+
+fn process_is_right(system: &Reader<'_>, process: &Process) {
+    let (at, width) = (process.eprocess, system.width());
+    assert_eq!(system.number(at, 1), Some(3), "a process is a dispatcher object of its type");
+    assert_eq!(system.field(at, "_EPROCESS.UniqueProcessId"), u64::from(process.pid));
+    assert_eq!(system.field(at, "_EPROCESS.InheritedFromUniqueProcessId"), u64::from(process.parent));
+    assert_eq!(system.field(at, "_KPROCESS.DirectoryTableBase"), process.dtb);
+    assert_eq!(system.field(at, "_EPROCESS.Peb"), process.peb);
+    assert_eq!(system.field(at, "_EPROCESS.SectionBaseAddress"), process.section_base);
+    assert_eq!(system.field(at, "_EPROCESS.ObjectTable"), process.object_table);
+    let name = system.bytes(at + system.offset("_EPROCESS.ImageFileName"), 15).unwrap();
+    let name: Vec<u8> = name.into_iter().take_while(|byte| *byte != 0).collect();
+    assert!(process.short_name.as_bytes().starts_with(&name) && !name.is_empty(), "{:?}", process.short_name);
+    let audit = system.field(at, "_EPROCESS.SeAuditProcessCreationInfo");
+    assert_eq!(system.string(audit, width), process.device_path);
+    let session = match system.field(at, "_EPROCESS.Session") {
+        0 => None,
+        session => Some(system.number(session + 8, 4).unwrap() as u32),
+    };
+    assert_eq!(session, process.session);
+    assert_eq!(system.number(at + system.offset("_EPROCESS.ExitStatus"), 4), Some(u64::from(process.exit_status)));
+    assert_eq!(system.number(at + system.offset("_EPROCESS.CreateTime"), 8), Some(process.create_time));
+    let token = system.field(at, "_EPROCESS.Token") & !(2 * width - 1);
+    assert_eq!(token, process.token.address);
+    // Threads, in both lists.
+    for (head, entry) in [
+        ("_EPROCESS.ThreadListHead", "_ETHREAD.ThreadListEntry"),
+        ("_KPROCESS.ThreadListHead", "_KTHREAD.ThreadListEntry"),
+    ] {
+        let entry = system.offset(entry);
+        let threads: Vec<u64> =
+            system.list(at + system.offset(head), width).iter().map(|thread| thread - entry).collect();
+        assert_eq!(threads, process.threads.iter().map(|thread| thread.ethread).collect::<Vec<_>>());
+    }
+    let space = Reader::new(system.windows, system.offsets, process.dtb);
+    for thread in &process.threads {
+        let at = thread.ethread;
+        assert_eq!(system.field(at, "_KTHREAD.Process"), process.eprocess);
+        assert_eq!(system.field(at, "_ETHREAD.Cid"), u64::from(process.pid));
+        assert_eq!(system.pointer(at + system.offset("_ETHREAD.Cid") + width), Some(u64::from(thread.tid)));
+        assert_eq!(system.field(at, "_KTHREAD.Teb"), thread.teb);
+        assert_eq!(system.field(at, "_ETHREAD.Win32StartAddress"), thread.win32_start_address);
+        assert_eq!(system.number(at + system.offset("_KTHREAD.State"), 1), Some(u64::from(thread.state)));
+        if thread.teb != 0 {
+            let (own, peb) = if width == 8 { (0x30, 0x60) } else { (0x18, 0x30) };
+            assert_eq!(space.pointer(thread.teb + own), Some(thread.teb));
+            assert_eq!(space.pointer(thread.teb + peb), Some(process.peb));
+            if let Some(peb32) = process.peb32 {
+                let teb32 = space.pointer(thread.teb).unwrap();
+                assert_eq!(teb32, thread.teb + 0x2000);
+                assert_eq!(space.number(teb32 + 0x30, 4), Some(peb32));
+            }
+            let ip = thread.trap_frame + if width == 8 { 0x168 } else { 0x68 };
+            assert_eq!(system.pointer(ip), Some(thread.user_ip));
+        }
+    }
+    if let Some(peb32) = process.peb32 {
+        let name = ["_EPROCESS.WoW64Process", "_EPROCESS.Wow64Process"]
+            .into_iter()
+            .find(|name| system.offsets.get(name).is_some());
+        let value = system.field(at, name.unwrap());
+        let found =
+            if system.offsets.get("_EWOW64PROCESS.Peb").is_some() { system.pointer(value) } else { Some(value) };
+        assert_eq!(found, Some(peb32));
+    }
+}
+
+fn regions_are_right(system: &Reader<'_>, process: &Process) {
+    let (offsets, width) = (system.offsets, system.width());
+    let seven = offsets.version.major == 6 && offsets.version.minor == 1;
+    let root_at = process.eprocess + system.offset("_EPROCESS.VadRoot");
+    let (root, left, right) = if seven {
+        (system.pointer(root_at + 2 * width).unwrap(), width, 2 * width)
+    } else {
+        (system.pointer(root_at).unwrap(), 0, width)
+    };
+    let mut found = Vec::new();
+    let depth = in_order(system, root, left, right, &mut found);
+    assert!(
+        f64::from(depth) <= 1.45 * f64::from(found.len() as u32 + 2).log2(),
+        "the tree is as flat as AVL trees are"
+    );
+    assert_eq!(found, process.vads.iter().map(|vad| vad.node).collect::<Vec<_>>());
+    let number_bytes = if offsets.get("_MMVAD_SHORT.StartingVpnHigh").is_some() { 4 } else { width };
+    for vad in &process.vads {
+        let high = |name| offsets.get(name).map_or(0, |at| system.number(vad.node + at, 1).unwrap() << 32);
+        let number = |name| system.number(vad.node + system.offset(name), number_bytes).unwrap();
+        let start = number("_MMVAD_SHORT.StartingVpn") | high("_MMVAD_SHORT.StartingVpnHigh");
+        let last = number("_MMVAD_SHORT.EndingVpn") | high("_MMVAD_SHORT.EndingVpnHigh");
+        assert_eq!((start << 12, last << 12 | 0xfff), (vad.start, vad.last));
+        let flags = system.field(vad.node, "_MMVAD_SHORT.u");
+        let bits = |name: &str| {
+            flags >> system.offset(&format!("_MMVAD_FLAGS.{name}@bit"))
+                & ((1 << system.offset(&format!("_MMVAD_FLAGS.{name}@bits"))) - 1)
+        };
+        assert_eq!(bits("VadType"), u64::from(vad.vad_type));
+        assert_eq!(bits("Protection"), u64::from(vad.protection));
+        assert_eq!(bits("PrivateMemory") == 1, vad.private);
+        if let Some(file) = &vad.file {
+            let area = system.field(system.field(vad.node, "_MMVAD.Subsection"), "_SUBSECTION.ControlArea");
+            let object = system.field(area, "_CONTROL_AREA.FilePointer") & !(2 * width - 1);
+            let at = object + system.offset("_FILE_OBJECT.FileName");
+            assert_eq!(&system.string(at, width), file);
+        }
+    }
+    assert!(process.vads.windows(2).all(|pair| pair[0].last < pair[1].start), "regions do not overlap");
+    pages_are_right(system, process);
+}
+
+fn pages_are_right(system: &Reader<'_>, process: &Process) {
+    let space = Reader::new(system.windows, system.offsets, process.dtb);
+    let size = if system.windows.truth.paging == Paging::Two { 4 } else { 8 };
+    for page in &process.pages {
+        let vad = process.vads.iter().find(|vad| (vad.start..=vad.last).contains(&page.address)).unwrap();
+        let by_vad = || {
+            let first = system.field(vad.node, "_MMVAD.FirstPrototypePte");
+            system.number(first + (page.address - vad.start) / 0x1000 * size, size).unwrap()
+        };
+        match (page.through, space.walk(page.address)) {
+            (Through::Entry, Walk::Page(at, size)) => {
+                assert_eq!((Some(at), size, page.state), (page.physical, page.size, PageState::Valid));
+            }
+            (Through::Entry, Walk::Entry(entry)) => match page.state {
+                PageState::Transition => assert_eq!(space.physical(page.address), page.physical),
+                PageState::DemandZero => assert!(entry != 0 && entry & 0xc01 == 0 && entry >> 12 == 0),
+                PageState::PageFile { page, .. } => {
+                    assert_eq!(entry & 0xc01, 0);
+                    let mask = system.windows.truth.invalid_pte_mask;
+                    let entry = if entry & 0x10 == 0 { entry ^ mask } else { entry };
+                    let (at, pages) = if size == 4 { (12, 0xf_ffff) } else { (32, u32::MAX) };
+                    assert_eq!((entry >> at) as u32 & pages, page);
+                }
+                state => panic!("{state:?} by its own entry {entry:#x}"),
+            },
+            (Through::Prototype, Walk::Entry(_)) if page.physical.is_some() => {
+                assert_eq!(space.physical(page.address), page.physical);
+            }
+            (Through::Prototype, Walk::Entry(entry)) => assert_eq!(entry & 0x401, 0x400),
+            (Through::Vad, Walk::Entry(entry)) => {
+                assert_eq!(entry & 0x401, 0x400);
+                assert_eq!(entry >> if size == 4 { 12 } else { 32 }, if size == 4 { 0xf_ffff } else { 0xffff_ffff });
+                assert_eq!(by_vad() & 0x401 == 0x400, page.state == PageState::File);
+            }
+            (Through::Nothing, walk) => {
+                assert!(matches!(walk, Walk::Entry(0) | Walk::NoTable), "{walk:?}");
+                assert_eq!(by_vad() & 1 == 1, page.state == PageState::Valid);
+            }
+            (through, walk) => panic!("{through:?} of {:#x}: {walk:?}", page.address),
+        }
+    }
+}
+
+fn in_order(system: &Reader<'_>, node: u64, left: u64, right: u64, found: &mut Vec<u64>) -> u32 {
+    if node == 0 {
+        return 0;
+    }
+    let left_depth = in_order(system, system.pointer(node + left).unwrap(), left, right, found);
+    found.push(node);
+    let right_depth = in_order(system, system.pointer(node + right).unwrap(), left, right, found);
+    assert!(left_depth.abs_diff(right_depth) <= 1);
+    left_depth.max(right_depth) + 1
+}
+
+fn modules_are_right(system: &Reader<'_>, process: &Process) {
+    if process.peb == 0 {
+        return;
+    }
+    let space = Reader::new(system.windows, system.offsets, process.dtb);
+    let lists = [(process.peb, system.width(), &process.modules), (process.peb32.unwrap_or(0), 4, &process.modules32)];
+    for (peb, width, modules) in lists.into_iter().filter(|list| list.0 != 0) {
+        let (base_at, ldr_at, lists_at) = if width == 8 { (0x10, 0x18, 0x10) } else { (8, 0xc, 0xc) };
+        assert_eq!(space.number(peb + base_at, width), Some(process.section_base));
+        let ldr = space.number(peb + ldr_at, width).unwrap();
+        let listed: Vec<u64> = modules.iter().filter(|module| module.listed).map(|module| module.list_entry).collect();
+        assert_eq!(space.list(ldr + lists_at, width), listed);
+        for list in 1..3 {
+            let mut others: Vec<u64> = space
+                .list(ldr + lists_at + list * 2 * width, width)
+                .iter()
+                .map(|entry| entry - list * 2 * width)
+                .collect();
+            others.sort_unstable();
+            let mut expected = listed[usize::from(list == 2)..].to_vec();
+            expected.sort_unstable();
+            assert_eq!(others, expected);
+        }
+        for module in modules {
+            module_is_right(&space, module, width);
+            let vad = process.vads.iter().find(|vad| vad.start == module.base).unwrap();
+            assert_eq!(vad.kind, VadKind::Image);
+            assert!(module.path.ends_with(vad.file.as_ref().unwrap()));
+        }
+        let parameters = space.number(peb + ldr_at + width, width).unwrap();
+        let (directory, image, line) = if width == 8 { (0x38, 0x60, 0x70) } else { (0x24, 0x38, 0x40) };
+        assert_eq!(space.string(parameters + directory, width), process.current_directory);
+        assert_eq!(space.string(parameters + image, width), process.path);
+        assert_eq!(space.string(parameters + line, width), process.command_line);
+        let (text, size) = if width == 8 { (0x80, 0x3f0) } else { (0x48, 0x290) };
+        let length = space.number(parameters + size, width).unwrap();
+        let bytes = space.bytes(space.number(parameters + text, width).unwrap(), length).unwrap();
+        let units: Vec<u16> = bytes.chunks(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
+        let pairs: Vec<String> = process.environment.iter().map(|(name, value)| format!("{name}={value}\0")).collect();
+        assert_eq!(String::from_utf16(&units).unwrap(), format!("{}\0", pairs.concat()));
+    }
+}
+
+fn module_is_right(space: &Reader<'_>, module: &Module, width: u64) {
+    let base = module.list_entry + if width == 8 { 0x30 } else { 0x18 };
+    assert_eq!(space.number(base, width), Some(module.base));
+    assert_eq!(space.number(base + width, width), Some(module.entry));
+    assert_eq!(space.number(base + 2 * width, 4), Some(module.size));
+    assert_eq!(space.string(base + 3 * width, width), module.path);
+    assert_eq!(space.string(base + 5 * width, width), module.name);
+}
+
+/// Images lie in memory by relative address, not as in their file.
+fn loaded() -> ParseOptions {
+    let mut options = ParseOptions::default();
+    options.resolve_rva = false;
+    options
+}
+
+/// goblin, told that the image lies in memory as in a file, finds what the truth says.
+fn image_is_right(space: &Reader<'_>, module: &Module, no_exports: bool) {
+    let bytes = space.padded(module.base, module.size);
+    let pe = PE::parse_with_opts(&bytes, &loaded()).unwrap_or_else(|error| panic!("{}: {error}", module.name));
+    assert_eq!(pe.image_base, module.base);
+    assert_eq!(pe.entry as u64, module.entry - module.base);
+    let sections: Vec<(String, u32, u32)> = pe
+        .sections
+        .iter()
+        .map(|section| (section.name().unwrap().to_owned(), section.virtual_address, section.virtual_size))
+        .collect();
+    let expected: Vec<(String, u32, u32)> =
+        module.sections.iter().map(|section| (section.name.clone(), section.rva, section.size)).collect();
+    assert_eq!(sections, expected);
+    if no_exports {
+        assert!(pe.exports.is_empty());
+        return;
+    }
+    let exports: BTreeMap<String, u32> =
+        pe.exports.iter().map(|export| (export.name.unwrap_or_default().to_owned(), export.rva as u32)).collect();
+    let expected: BTreeMap<String, u32> =
+        module.exports.iter().map(|export| (export.name.clone(), export.rva)).collect();
+    assert_eq!(exports, expected, "{}", module.name);
+    let imports: Vec<(String, String)> =
+        pe.imports.iter().map(|import| (import.dll.to_owned(), import.name.clone().into_owned())).collect();
+    let expected: Vec<(String, String)> =
+        module.imports.iter().map(|import| (import.module.clone(), import.name.clone())).collect();
+    assert_eq!(imports, expected, "{}", module.name);
+}
+
+fn processors_are_right(system: &Reader<'_>) {
+    for processor in &system.windows.truth.processors {
+        let at = processor.kpcr;
+        assert_eq!(system.field(at, "_KPCR.Self"), at);
+        let prcb = system.field(at, "_KPCR.CurrentPrcb");
+        assert_eq!(prcb, at + system.offset("_KPCR.Prcb"));
+        assert_eq!(system.field(prcb, "_KPRCB.CurrentThread"), processor.thread);
+        assert_eq!(system.field(processor.thread, "_KTHREAD.Process"), processor.process);
+        assert_eq!(system.field(processor.process, "_KPROCESS.DirectoryTableBase"), processor.cr3);
+        let special = prcb + system.offset("_KPRCB.ProcessorState") + if system.width() == 8 { 0 } else { 0x2cc };
+        assert_eq!(system.pointer(special + 2 * system.width()), Some(processor.cr3));
+        assert!(system.number(processor.idt, 2).is_some());
+        let process = Reader::new(system.windows, system.offsets, processor.cr3);
+        assert_eq!(process.physical(at), system.physical(at), "all processes share the kernel's half");
+    }
+}
+
+fn cid_table_is_right(system: &Reader<'_>) {
+    let width = system.width();
+    let table = system.pointer(symbol(system.windows, "PspCidTable")).unwrap();
+    let code = system.field(table, "_HANDLE_TABLE.TableCode");
+    let per_page = 0x1000 / (2 * width);
+    let object = |id: u32| {
+        let index = u64::from(id) / 4;
+        let page = match code & 3 {
+            0 => code,
+            1 => system.pointer((code & !3) + index / per_page * width)?,
+            level => panic!("level {level}"),
+        };
+        let entry = system.pointer(page + index % per_page * 2 * width)?;
+        if system.offsets.version.minor == 1 || width == 4 {
+            return Some(entry & !7);
+        }
+        Some((entry as i64 >> 20 << 4) as u64)
+    };
+    for process in &system.windows.truth.processes {
+        assert_eq!(object(process.pid), Some(process.eprocess));
+        for thread in &process.threads {
+            assert_eq!(object(thread.tid), Some(thread.ethread));
+        }
+    }
+}
+
+#[test]
+fn images_of_programs_are_what_goblin_reads() {
+    for (offsets, windows) in machines() {
+        // Nothing is trimmed there, so that all of the image can be read.
+        let process = windows.truth.processes.iter().find(|process| process.short_name == "explorer.exe").unwrap();
+        let space = Reader::new(&windows, &offsets, process.dtb);
+        for module in &process.modules {
+            if process.pages.iter().all(|page| {
+                page.address < module.base || page.address > module.base + module.size || page.through == Through::Entry
+            }) {
+                image_is_right(&space, module, false);
+            }
+        }
+    }
+}
+
+#[test]
+fn tables_of_the_kernel_look_as_searches_expect() {
+    for (offsets, windows) in machines() {
+        let truth = &windows.truth;
+        let number = |at, bytes| {
+            let mut number = [0; 8];
+            number[..bytes].copy_from_slice(&windows.read(at, bytes).unwrap());
+            u64::from_le_bytes(number)
+        };
+        let upper: Vec<u64> = (0x800..0x1000).step_by(8).map(|at| number(truth.dtb + at, 8)).collect();
+        match truth.paging {
+            Paging::Four => {
+                assert_eq!(number(truth.dtb, 8) & 0x87, 7);
+                let own: Vec<usize> = (0..256).filter(|at| upper[*at] & 0x000f_ffff_ffff_f000 == truth.dtb).collect();
+                assert_eq!(own, [truth.self_reference as usize - 256]);
+                assert_eq!(upper[own[0]] & 0xfff, 0x63);
+                assert!(upper.iter().filter(|entry| *entry & 0xff == 0x63).count() >= 6);
+                assert!(upper.iter().filter(|entry| **entry == 0).count() > 0x40);
+                assert_eq!(truth.self_reference == 0x1ed, offsets.version.build < 14393);
+                let stub = truth.low_stub.unwrap();
+                assert_eq!(number(stub, 8) & 0xffff_ffff_ffff_00ff, 0x1_0006_00e9);
+                assert_eq!(number(stub + 0x70, 8) & 0xffff_f800_0000_0003, 0xffff_f800_0000_0000);
+                assert_eq!(number(stub + 0xa0, 8), truth.dtb);
+            }
+            Paging::Pae => {
+                for at in 0..4 {
+                    assert_eq!(number(truth.dtb + at * 8, 8), truth.dtb + (at << 12) + 0x1001);
+                }
+                assert!((32..0x1000).step_by(8).all(|at| number(truth.dtb + at, 8) == 0));
+            }
+            Paging::Two => {
+                assert_eq!(number(truth.dtb, 1), 0x67);
+                assert_eq!(number(truth.dtb + 0xc00, 4) & 0xffff_f003, truth.dtb + 3);
+                let kernel =
+                    (0x800..0x1000).step_by(4).filter(|at| matches!(number(truth.dtb + at, 1), 0x63 | 0xe3)).count();
+                assert!(kernel > 16, "{kernel}");
+            }
+        }
+    }
+}
+
+#[test]
+fn shadow_tables_show_the_process_and_hardly_anything_of_the_kernel() {
+    let mut seen = 0;
+    for (offsets, windows) in machines().into_iter().filter(|machine| machine.1.truth.kva_shadow) {
+        let truth = &windows.truth;
+        for process in
+            truth.processes.iter().filter(|process| process.user_dtb.unwrap_or(0) > 0x1000 && process.pid != 4)
+        {
+            let (own, shadow) = (
+                Reader::new(&windows, &offsets, process.dtb),
+                Reader::new(&windows, &offsets, process.user_dtb.unwrap()),
+            );
+            assert_eq!(shadow.physical(process.peb), own.physical(process.peb));
+            assert_eq!(shadow.physical(truth.processors[0].kpcr), own.physical(truth.processors[0].kpcr));
+            assert_eq!(shadow.physical(process.eprocess), None);
+            seen += 1;
+        }
+        let system = &truth.processes[0];
+        assert_eq!(
+            Reader::new(&windows, &offsets, system.user_dtb.unwrap()).physical(0x7ffe_0000),
+            None.or(Reader::system(&windows, &offsets).physical(0x7ffe_0000))
+        );
+    }
+    assert!(seen > 3);
+}
+
+#[test]
+fn debugger_block_is_plain_or_decodes() {
+    for (offsets, windows) in machines() {
+        let system = Reader::system(&windows, &offsets);
+        let kdbg = windows.truth.kernel.kdbg.as_ref().unwrap();
+        let mut block = system.bytes(kdbg.address, kdbg.size).unwrap();
+        if kdbg.encoded {
+            assert_ne!(&block[0x10..0x14], b"KDBG");
+            let value = |name| system.number(symbol(&windows, name), 8).unwrap();
+            let (never, always, flag) =
+                (value("KiWaitNever"), value("KiWaitAlways"), symbol(&windows, "KdpDataBlockEncoded"));
+            for word in block.chunks_mut(8) {
+                let stored = u64::from_le_bytes(word.try_into().unwrap());
+                let plain = ((stored ^ never).rotate_left(never as u32 & 0xff) ^ flag).swap_bytes() ^ always;
+                word.copy_from_slice(&plain.to_le_bytes());
+            }
+        }
+        assert_eq!(&block[0x10..0x14], b"KDBG");
+        assert_eq!(&block[0x18..0x20], windows.truth.kernel.base.to_le_bytes());
+        assert_eq!(&block[0x48..0x50], symbol(&windows, "PsLoadedModuleList").to_le_bytes());
+        assert_eq!(&block[0x50..0x58], symbol(&windows, "PsActiveProcessHead").to_le_bytes());
+    }
+}
+
+#[test]
+fn kernel_names_its_symbol_file_and_variables_are_where_the_table_says() {
+    for (offsets, windows) in machines() {
+        let system = Reader::system(&windows, &offsets);
+        let kernel = &windows.truth.kernel;
+        let bytes = system.padded(kernel.base, kernel.size);
+        let pe = PE::parse_with_opts(&bytes, &loaded()).unwrap();
+        let codeview = pe.debug_data.unwrap().codeview_pdb70_debug_info.unwrap();
+        let guid = codeview.signature;
+        let order = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+        let written: String = order.iter().map(|at| format!("{:02X}", guid[*at])).collect();
+        assert_eq!((written, codeview.age), (kernel.guid.clone(), kernel.age));
+        for (name, rva) in offsets.iter().filter_map(|(name, rva)| Some((name.strip_prefix("rva:")?, rva))) {
+            assert_eq!(symbol(&windows, name), kernel.base + rva);
+        }
+        let build = system.number(symbol(&windows, "NtBuildNumber"), 4).unwrap();
+        assert_eq!(build, 0xf000_0000 | u64::from(offsets.version.build));
+        assert!(bytes.windows(8).take(0x1000).any(|name| name == b"POOLCODE"));
+        assert!((4 << 20..24 << 20).contains(&kernel.size));
+    }
+}
+
+#[test]
+fn exports_of_a_kernel_may_be_missing_and_its_guid_unknown() {
+    let offsets = OffsetTable::embedded().unwrap().build("10.0.19041").unwrap().clone();
+    for large in [false, true] {
+        let mut description = Description::new(9, Architecture::X64, offsets.clone());
+        description.exports = Exports::Missing;
+        description.large_kernel = large;
+        description.guid = Some("0123456789abcdef0123456789abcdef".to_owned());
+        description.kdbg = KdbgForm::Absent;
+        let windows = description.build().unwrap();
+        assert_eq!(windows.missing().count(), 2);
+        assert_eq!(windows.truth.kernel.guid, "0123456789ABCDEF0123456789ABCDEF");
+        assert_eq!(windows.truth.kernel.kdbg, None);
+        compare(&offsets, &windows);
+    }
+}
+
+#[test]
+fn a_machine_may_have_two_gigabytes_and_a_page_of_one() {
+    let offsets = OffsetTable::embedded().unwrap().build("10.0.22000").unwrap().clone();
+    let mut description = full(3, Architecture::X64, offsets.clone());
+    description.ram = 5 << 29;
+    description.processes[4].huge_page = true;
+    let windows = description.build().unwrap();
+    compare(&offsets, &windows);
+    let explorer = &windows.truth.processes[6];
+    let page = explorer.pages.iter().find(|page| page.size == 1 << 30).unwrap();
+    assert_eq!(page.physical.unwrap() % (1 << 30), 0);
+    assert!(windows.pages().count() < 4000, "{} pages", windows.pages().count());
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let offsets = OffsetTable::embedded().unwrap().build("10.0.22000").unwrap().clone();
+    let refused = |description: &Description| description.build().unwrap_err().to_string();
+    let narrow = Description::new(0, Architecture::Pae, offsets.clone());
+    assert_eq!(refused(&narrow), "Pae with offsets of 64 bits");
+    let twice =
+        Description::new(0, Architecture::X64, offsets.clone()).process(ProcessDescription::new(308, 4, r"C:\a.exe"));
+    assert_eq!(refused(&twice), "a.exe has the number 308, which is taken or no multiple of four");
+    let mut small = Description::new(0, Architecture::X64, offsets.clone());
+    small.ram = 1 << 20;
+    assert_eq!(small.build().unwrap_err(), Error::Ram { bytes: 1 << 20 });
+    let unknown = Description::new(0, Architecture::X64, offsets.with("_EPROCESS.VadRoot", None));
+    assert_eq!(refused(&unknown), "the offsets of build 22000 have no _EPROCESS.VadRoot, which an image needs");
+}
