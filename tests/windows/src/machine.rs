@@ -80,7 +80,7 @@ impl Machine {
         machine.spaces.push(Space { root: root * PAGE, shadow: None, frames: BTreeMap::new() });
         if paging == Paging::Pae {
             for at in 0..4 {
-                paging.put(&mut machine.memory, root * PAGE + at * 8, (root + 1 + at) * PAGE | PRESENT);
+                paging.put(&mut machine.memory, root * PAGE + at * 8, ((root + 1 + at) * PAGE) | PRESENT);
             }
         }
         Ok(machine)
@@ -106,7 +106,7 @@ impl Machine {
             let root = self.small_roots.pop().unwrap_or_default();
             for at in 0..4 {
                 let directory = self.memory.frame(&mut self.rng)?;
-                self.paging.put(&mut self.memory, root + at * 8, directory * PAGE | PRESENT);
+                self.paging.put(&mut self.memory, root + at * 8, (directory * PAGE) | PRESENT);
             }
             root
         } else {

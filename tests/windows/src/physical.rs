@@ -101,7 +101,7 @@ impl Physical {
 
     /// `count` frames in a row, the first a multiple of `align`, from the lowest address on that is free.
     pub(crate) fn run(&mut self, count: u64, align: u64) -> Result<u64, Error> {
-        for run in self.ram[1..].to_vec() {
+        for run in &self.ram[1..] {
             let mut first = run.start.next_multiple_of(align);
             while first + count <= run.end {
                 let taken = self.taken.range(first..first + count).next_back();

@@ -41,9 +41,9 @@ fn machines() -> Vec<(Offsets, Windows)> {
 fn full(seed: u64, architecture: Architecture, offsets: Offsets) -> Description {
     let wide = offsets.wide;
     let mut description = Description::new(seed, architecture, offsets);
-    description.large_kernel = seed % 3 == 0;
+    description.large_kernel = seed.is_multiple_of(3);
     description.invalid_pte_mask = true;
-    description.pcid = seed % 2 == 0;
+    description.pcid = seed.is_multiple_of(2);
     let mut program = ProcessDescription::new(5000, 2096, r"C:\Program Files (x86)\Game\a game with a long name.exe");
     program.wow64 = wide;
     program.modules.push("user32.dll".to_owned());
