@@ -283,8 +283,10 @@ impl Machine {
                 }
             }
             if let Some(shadow) = shadow {
-                self.copy_entries(root, shadow, 0..256);
-                for at in 0..256 {
+                // System has a shadow for its threads that never run in user mode: nothing of user mode is in it.
+                let user = if root == self.spaces[KERNEL.0].root { 0..0 } else { 0..256 };
+                self.copy_entries(root, shadow, user.clone());
+                for at in user {
                     // The kernel's own table keeps the processor from running code of the process.
                     let entry = self.memory.number(root + at * 8, 8);
                     if entry != 0 {

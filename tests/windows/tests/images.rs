@@ -134,6 +134,31 @@ fn compare(offsets: &Offsets, windows: &Windows) {
     }
     processors_are_right(&system);
     cid_table_is_right(&system);
+    shared_data_is_right(&system);
+    // The kernel's own idea of RAM.
+    let width = system.width();
+    let block = system.pointer(symbol(windows, "MmPhysicalMemoryBlock")).unwrap();
+    let runs: Vec<(u64, u64)> = (0..system.number(block, 4).unwrap())
+        .map(|run| {
+            let at = block + (2 + 2 * run) * width;
+            let (first, count) = (system.pointer(at).unwrap(), system.pointer(at + width).unwrap());
+            (first * 0x1000, (first + count) * 0x1000)
+        })
+        .collect();
+    assert_eq!(runs, truth.ram);
+}
+
+fn shared_data_is_right(system: &Reader<'_>) {
+    let shared = &system.windows.truth.shared_data;
+    let at = shared.kernel_address;
+    assert_eq!(system.physical(at), system.physical(shared.user_address));
+    let version = system.offsets.version;
+    assert_eq!(system.number(at + 0x26c, 4), Some(u64::from(version.major)));
+    assert_eq!(system.number(at + 0x270, 4), Some(u64::from(version.minor)));
+    assert_eq!(system.number(at + 0x320, 8), Some(shared.tick_count));
+    assert_eq!(system.number(at + 0x14, 8), Some(shared.system_time));
+    let root = system.bytes(at + 0x30, 20).unwrap();
+    assert!(root.chunks(2).map(|unit| unit[0]).eq(shared.system_root.bytes()));
 }
 
 fn process_is_right(system: &Reader<'_>, process: &Process) {
@@ -159,6 +184,8 @@ fn process_is_right(system: &Reader<'_>, process: &Process) {
     assert_eq!(system.number(at + system.offset("_EPROCESS.CreateTime"), 8), Some(process.create_time));
     let token = system.field(at, "_EPROCESS.Token") & !(2 * width - 1);
     assert_eq!(token, process.token.address);
+    token_is_right(system, process);
+    handles_are_right(system, process);
     // Threads, in both lists.
     for (head, entry) in [
         ("_EPROCESS.ThreadListHead", "_ETHREAD.ThreadListEntry"),
@@ -199,6 +226,55 @@ fn process_is_right(system: &Reader<'_>, process: &Process) {
         let found =
             if system.offsets.get("_EWOW64PROCESS.Peb").is_some() { system.pointer(value) } else { Some(value) };
         assert_eq!(found, Some(peb32));
+    }
+}
+
+fn token_is_right(system: &Reader<'_>, process: &Process) {
+    let (width, seven, at) = (system.width(), system.offsets.version.build < 9200, process.token.address);
+    let (count, groups, label) = match (seven, width) {
+        (true, 8) => (0x78, 0x90, 0xc8),
+        (false, 8) => (0x7c, 0x98, 0xd0),
+        (true, _) => (0x78, 0x90, 0xb4),
+        (false, _) => (0x7c, 0x94, 0xb8),
+    };
+    let groups = system.pointer(at + groups).unwrap();
+    let sids: Vec<String> = (0..system.number(at + count, 4).unwrap())
+        .map(|index| {
+            let sid = system.pointer(groups + index * 2 * width).unwrap();
+            let parts = system.number(sid + 1, 1).unwrap();
+            let authority = system.number(sid + 7, 1).unwrap();
+            let parts = (0..parts).map(|part| format!("-{}", system.number(sid + 8 + part * 4, 4).unwrap()));
+            format!("S-1-{authority}{}", parts.collect::<String>())
+        })
+        .collect();
+    assert_eq!(sids[0], process.token.user);
+    assert_eq!(sids[1..], process.token.groups);
+    let label = system.number(at + label, 4).unwrap() as usize;
+    assert_eq!(sids[label], format!("S-1-16-{}", process.token.integrity));
+}
+
+fn handles_are_right(system: &Reader<'_>, process: &Process) {
+    if process.handles.is_empty() {
+        return;
+    }
+    let width = system.width();
+    let table = process.object_table;
+    let code = system.field(table, "_HANDLE_TABLE.TableCode");
+    assert_eq!(code & 3, 0);
+    let types = symbol(system.windows, "ObTypeIndexTable");
+    for handle in &process.handles {
+        let entry = system.pointer(code + u64::from(handle.value) / 4 * 2 * width).unwrap();
+        let old = system.offsets.version.minor == 1 || width == 4;
+        let header = if old { entry & !7 } else { (entry as i64 >> 20 << 4) as u64 };
+        assert_eq!(header + system.offset("_OBJECT_HEADER.Body"), handle.object);
+        let mut index = system.number(header + system.offset("_OBJECT_HEADER.TypeIndex"), 1).unwrap();
+        if let Some(cookie) = system.windows.truth.kernel.symbols.get("ObHeaderCookie") {
+            index ^= system.number(*cookie, 1).unwrap() ^ (header >> 8 & 0xff);
+        }
+        let kind = system.pointer(types + index * width).unwrap();
+        assert_eq!(system.string(kind + 2 * width, width), handle.kind);
+        let access = system.number(code + u64::from(handle.value) / 4 * 2 * width + width, 4);
+        assert_eq!(access, Some(u64::from(handle.access)));
     }
 }
 
@@ -371,6 +447,13 @@ fn image_is_right(space: &Reader<'_>, module: &Module, no_exports: bool) {
     let expected: Vec<(String, u32, u32)> =
         module.sections.iter().map(|section| (section.name.clone(), section.rva, section.size)).collect();
     assert_eq!(sections, expected);
+    let version = pe.resource_data.as_ref().unwrap().version_info.as_ref().unwrap();
+    let strings = &version.string_info;
+    assert_eq!(strings.product_version(), module.version.get("ProductVersion").cloned());
+    assert_eq!(strings.original_filename(), module.version.get("OriginalFilename").cloned());
+    assert_eq!(strings.file_description(), module.version.get("FileDescription").cloned());
+    let kernel = space.windows.truth.kernel.version;
+    assert_eq!(version.fixed_info.unwrap().file_version_ms >> 16, u32::from(kernel.major));
     if no_exports {
         assert!(pe.exports.is_empty());
         return;
@@ -504,11 +587,9 @@ fn shadow_tables_show_the_process_and_hardly_anything_of_the_kernel() {
             assert_eq!(shadow.physical(process.eprocess), None);
             seen += 1;
         }
-        let system = &truth.processes[0];
-        assert_eq!(
-            Reader::new(&windows, &offsets, system.user_dtb.unwrap()).physical(0x7ffe_0000),
-            None.or(Reader::system(&windows, &offsets).physical(0x7ffe_0000))
-        );
+        let system = Reader::new(&windows, &offsets, truth.processes[0].user_dtb.unwrap());
+        assert!((0..256).all(|at| windows.read(system.root + at * 8, 8).unwrap() == [0; 8]), "System has no user mode");
+        assert!(system.physical(truth.processors[0].kpcr).is_some());
     }
     assert!(seen > 3);
 }
