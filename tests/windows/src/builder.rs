@@ -109,6 +109,7 @@ pub(crate) fn build(description: &Description) -> Result<Windows, Error> {
     let root = description.low_table.then(|| rng.u64(0x180..0x1c0));
     let offsets = description.offsets.clone();
     let mut machine = Machine::new(memory, rng, paging, offsets, self_reference, pools, root)?;
+    machine.cluttered = description.cluttered;
     for address in tables {
         machine.prepare(address)?;
     }

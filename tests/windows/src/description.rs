@@ -208,6 +208,8 @@ pub struct Description {
     pub pcid: bool,
     /// Entries that are not present have bit 45 inverted (builds from 17134 on, 64 bits).
     pub invalid_pte_mask: bool,
+    /// Processes and threads have numbers and pointers in the fields that are not in the offsets; zeros otherwise.
+    pub cluttered: bool,
     /// Processors.
     pub processors: u32,
     /// Drivers besides those that each machine has: file names.
@@ -254,6 +256,7 @@ impl Description {
             exports: Exports::Present,
             pcid: true,
             invalid_pte_mask: false,
+            cluttered: false,
             processors: 2,
             drivers: ["ntfs.sys", "tcpip.sys", "disk.sys"].map(str::to_owned).to_vec(),
             processes: vec![smss, csrss(392, 0), csrss(464, 1), winlogon, explorer],

@@ -20,8 +20,9 @@
 //! # Ok::<(), memflow_windows_images::Error>(())
 //! ```
 //!
-//! What is known of the images beyond the lists: pages that nobody wrote are zeros; code is no program that could run; structures hold
-//! the fields that readers of memory use, and zeros else.
+//! What is to be known of the images beyond the lists: pages that nobody wrote are zeros; code is no program that could run; structures
+//! hold the fields that readers of memory use, and zeros else, or clutter if the description says so; pages in the store of compressed
+//! pages have no bytes anywhere; the large pages of a machine with little RAM are close together.
 
 mod accessors;
 mod builder;

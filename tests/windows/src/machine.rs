@@ -43,6 +43,8 @@ pub(crate) struct Machine {
     /// What hides the types of objects, on builds that do.
     pub(crate) cookie: Option<u8>,
     pub(crate) pools: Pools,
+    /// Processes and threads have something in the fields that no reader knows.
+    pub(crate) cluttered: bool,
     spaces: Vec<Space>,
     /// Room for tables of 32 bytes: PAE keeps many in a page.
     small_roots: Vec<u64>,
@@ -68,6 +70,7 @@ impl Machine {
             offsets,
             self_reference,
             pools,
+            cluttered: false,
             spaces: Vec::new(),
             small_roots: Vec::new(),
         };

@@ -80,7 +80,32 @@ impl Machine {
         }
         self.field(at, "_OBJECT_HEADER.TypeIndex", 1, index)?;
         self.field(at, "_OBJECT_HEADER.InfoMask", 1, if quota == 0 { 0 } else { 8 })?;
+        if self.cluttered {
+            self.clutter_around(kind, at + header, size)?;
+        }
         Ok(at + header)
+    }
+
+    /// Clutter in a process or a thread, but for the fields that are known: they are zero until they are written.
+    fn clutter_around(&mut self, kind: Kind, at: u64, size: u64) -> Result<(), Error> {
+        let prefixes = match kind {
+            Kind::Process => ["_EPROCESS.", "_KPROCESS."],
+            Kind::Thread => ["_ETHREAD.", "_KTHREAD."],
+            Kind::Token | Kind::File => return Ok(()),
+        };
+        self.clutter(at, size)?;
+        let known: Vec<(bool, u64)> = self
+            .offsets
+            .iter()
+            .filter(|(name, _)| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+            .map(|(name, offset)| (name == "_EPROCESS.VadRoot", offset))
+            .collect();
+        for (tree, offset) in known {
+            let bytes = if tree { 8 * self.pointer() } else { 16 };
+            let bytes = bytes.min(size - offset);
+            self.write(KERNEL, at + offset, &vec![0; bytes as usize])?;
+        }
+        Ok(())
     }
 
     /// Types, and the table of them at `table`.

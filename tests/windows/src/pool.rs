@@ -46,6 +46,22 @@ pub(crate) struct Pools {
 }
 
 impl Machine {
+    /// Fills memory of the kernel with what fields might hold that nobody is interested in: zeros, small numbers, pointers, bits.
+    pub(crate) fn clutter(&mut self, at: u64, size: u64) -> Result<(), Error> {
+        let width = self.pointer();
+        let pool = self.pools.non_paged.next & !(PAGE - 1);
+        for slot in 0..size / width {
+            let value = match self.rng.u8(0..10) {
+                0..=4 => 0,
+                5 | 6 => self.rng.u64(0..0x1000),
+                7 | 8 => pool - self.rng.u64(0..0x1_0000) / 16 * 16,
+                _ => self.rng.u64(..),
+            };
+            self.put_pointer(at + slot * width, value)?;
+        }
+        Ok(())
+    }
+
     /// A piece of a pool, filled with zeros, whose header has `tag`.
     pub(crate) fn pool(&mut self, pool: Pool, size: u64, tag: &[u8; 4]) -> Result<u64, Error> {
         let header = 2 * self.pointer();

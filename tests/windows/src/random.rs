@@ -60,6 +60,7 @@ impl Description {
         }
         description.pcid = rng.bool();
         description.invalid_pte_mask = rng.bool();
+        description.cluttered = rng.bool();
         description.processors = rng.u32(1..=4);
         let more = rng.usize(0..12);
         description.drivers.extend((0..more).map(|at| format!("driver{at}.sys")));

@@ -43,6 +43,7 @@ fn full(seed: u64, architecture: Architecture, offsets: Offsets) -> Description 
     let mut description = Description::new(seed, architecture, offsets);
     description.large_kernel = seed.is_multiple_of(3);
     description.invalid_pte_mask = true;
+    description.cluttered = !seed.is_multiple_of(4);
     description.pcid = seed.is_multiple_of(2);
     let mut program = ProcessDescription::new(5000, 2096, r"C:\Program Files (x86)\Game\a game with a long name.exe");
     program.wow64 = wide;
@@ -669,6 +670,22 @@ fn a_machine_may_have_two_gigabytes_and_a_page_of_one() {
     let page = explorer.pages.iter().find(|page| page.size == 1 << 30).unwrap();
     assert_eq!(page.physical.unwrap() % (1 << 30), 0);
     assert!(windows.pages().count() < 4000, "{} pages", windows.pages().count());
+}
+
+#[test]
+fn ended_and_hidden_processes_are_what_they_are_said_to_be() {
+    for (offsets, windows) in machines() {
+        let system = Reader::system(&windows, &offsets);
+        let by_name = |name: &str| windows.truth.processes.iter().find(|process| process.short_name == name).unwrap();
+        let (hidden, ended) = (by_name("hidden.exe"), by_name("ended.exe"));
+        let links = hidden.eprocess + system.offset("_EPROCESS.ActiveProcessLinks");
+        assert!(!hidden.listed && system.list(links, system.width()).is_empty() && hidden.threads.len() == 2);
+        let exit = system.number(ended.eprocess + system.offset("_EPROCESS.ExitTime"), 8);
+        assert!(ended.listed && exit == ended.exit_time && ended.exit_time > Some(ended.create_time));
+        assert_eq!((ended.peb, ended.object_table, ended.vads.len(), ended.threads.len()), (0, 0, 0, 0));
+        let runs = system.number(hidden.eprocess + system.offset("_EPROCESS.ExitTime"), 8);
+        assert_eq!((runs, hidden.exit_time), (Some(0), None));
+    }
 }
 
 #[test]
