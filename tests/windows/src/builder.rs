@@ -60,6 +60,7 @@ fn regions(description: &Description, rng: &mut Rng) -> (Pools, u64, Vec<u64>) {
             paged: region(0x9000_0000 + rng.u64(0..0x100) * PAGE, 0x0800_0000),
             system: region(0xa000_0000 + rng.u64(0..0x100) * PAGE, 0x0800_0000),
             drivers: region(0x8b80_0000 + rng.u64(0..0x100) * PAGE, 0x0200_0000),
+            pfn_database: 0x83c0_0000,
         };
         // Tables that are there before anything is in them.
         let tables = (0..20).map(|at| 0xb000_0000 + at * 0x40_0000).collect();
@@ -73,6 +74,7 @@ fn regions(description: &Description, rng: &mut Rng) -> (Pools, u64, Vec<u64>) {
             paged: region(near(rng, 0xffff_f8a0_0000_0000), 1 << 30),
             system: region(near(rng, 0xffff_f880_0800_0000), 1 << 30),
             drivers: region(near(rng, 0xffff_f880_0100_0000), 0x0400_0000),
+            pfn_database: 0xffff_fa80_0000_0000,
         };
         return (pools, 0x1ed, vec![slot(0x1ee), 0xffff_ffff_ffd0_0000]);
     }
@@ -90,6 +92,7 @@ fn regions(description: &Description, rng: &mut Rng) -> (Pools, u64, Vec<u64>) {
         paged: region(near(rng, slot(paged)), 1 << 30),
         system: region(near(rng, slot(system)), 1 << 30),
         drivers: region(near(rng, 0xffff_f80f_0000_0000), 1 << 30),
+        pfn_database: slot(frames),
     };
     (pools, own, vec![slot(cache), slot(frames), 0xffff_ffff_ffd0_0000])
 }
@@ -225,6 +228,8 @@ impl Builder<'_> {
         }
         self.machine.put_pointer(self.kernel.symbol("MmPhysicalMemoryBlock")?, block)?;
 
+        let frames = self.machine.pools.pfn_database;
+        self.machine.put_pointer(self.kernel.symbol("MmPfnDatabase")?, frames)?;
         let build = 0xf000_0000 | u64::from(self.machine.offsets.version.build);
         let lab = self.kernel.build_lab.clone();
         self.machine.put(KERNEL, self.kernel.symbol("NtBuildNumber")?, 4, build)?;
@@ -339,6 +344,7 @@ impl Builder<'_> {
             age: machine.offsets.age,
             pdb: self.kernel.pdb,
             build_lab: self.kernel.build_lab,
+            pfn_database: machine.pools.pfn_database,
             symbols: self.kernel.symbols,
             kdbg,
             exports_missing: !self.kernel.missing.is_empty(),

@@ -88,8 +88,12 @@ impl Windows {
         put(4, u64::from(u32::from_le_bytes(if wide { *b"DU64" } else { *b"DUMP" })), 4);
         put(8, 15, 4);
         put(0xc, u64::from(self.truth.kernel.version.build), 4);
-        let pointers =
-            [self.truth.dtb, symbol("MmPfnDatabase"), symbol("PsLoadedModuleList"), symbol("PsActiveProcessHead")];
+        let pointers = [
+            self.truth.dtb,
+            self.truth.kernel.pfn_database,
+            symbol("PsLoadedModuleList"),
+            symbol("PsActiveProcessHead"),
+        ];
         for (slot, value) in pointers.into_iter().enumerate() {
             put(0x10 + slot * width, value, width);
         }
@@ -109,6 +113,20 @@ impl Windows {
             put(block + (3 + 2 * index) * width, run.end - run.start, width);
         }
         put(kind, 1, 4);
+        // Parameters of the bug check, and the registers of the first processor, in the kernel.
+        let (parameters, context, end) = if wide { (0x40, 0x348, 0xf00) } else { (0x2c, 0x320, 0x7d0) };
+        (0..4).for_each(|at| put(parameters + at * width, 0, width));
+        (context..end).for_each(|at| put(at, 0, 1));
+        let running = self.truth.processors.first().map_or(0, |processor| processor.thread);
+        let threads = self.truth.processes.iter().flat_map(|process| &process.threads);
+        let stack = threads.filter(|thread| thread.ethread == running).map(|thread| thread.stack_base - 0x800).max();
+        let ip = self.truth.kernel.base + 0x1040;
+        let registers: &[(usize, u64, usize)] = if wide {
+            &[(0x30, 0x10_001f, 4), (0x38, 0x10, 2), (0x44, 0x246, 4), (0x98, stack.unwrap_or(0), 8), (0xf8, ip, 8)]
+        } else {
+            &[(0, 0x1_003f, 4), (0xb8, ip, 4), (0xbc, 8, 4), (0xc0, 0x246, 4), (0xc4, stack.unwrap_or(0), 4)]
+        };
+        registers.iter().for_each(|(at, value, bytes)| put(context + at, *value, *bytes));
         let mut file = File::create(path)?;
         file.write_all(&header)?;
         let mut at = size as u64;

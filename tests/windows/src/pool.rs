@@ -43,6 +43,8 @@ pub(crate) struct Pools {
     pub(crate) system: Region,
     /// Images of drivers.
     pub(crate) drivers: Region,
+    /// Where the records of frames begin; none of them is there.
+    pub(crate) pfn_database: u64,
 }
 
 impl Machine {

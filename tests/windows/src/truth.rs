@@ -55,6 +55,8 @@ pub struct Kernel {
     pub pdb: String,
     /// Text of `NtBuildLab`.
     pub build_lab: String,
+    /// What `MmPfnDatabase` says; no record of a frame is in memory.
+    pub pfn_database: u64,
     /// Addresses of variables by name, without the module.
     pub symbols: BTreeMap<String, u64>,
     /// Where the debugger's block lies, and whether it is encoded.

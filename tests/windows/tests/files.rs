@@ -71,6 +71,9 @@ fn crash_dumps_say_where_the_kernel_is() {
         assert_eq!(&file[..8], if width == 8 { b"PAGEDU64" } else { b"PAGEDUMP" });
         assert_eq!(number(&file, 0x10, width), windows.truth.dtb);
         assert_eq!(number(&file, kdbg, width), windows.truth.kernel.kdbg.as_ref().unwrap().address);
+        assert_eq!(number(&file, 0x10 + width, width), windows.truth.kernel.pfn_database);
+        let ip = if width == 8 { 0x348 + 0xf8 } else { 0x320 + 0xb8 };
+        assert_eq!(number(&file, ip, width), windows.truth.kernel.base + 0x1040);
         let runs = number(&file, block, 4) as usize;
         assert_eq!(runs, windows.truth.ram.len());
         let mut at = header;
