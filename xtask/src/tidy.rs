@@ -27,6 +27,8 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("connectors/", &["memflow-linux", "memflow-cli"]),
     ("os/", CONNECTORS),
     ("os/", &["memflow-cli"]),
+    // It judges the layers: what it builds must not be understood by the code that built it.
+    ("tests/windows/", &["memflow-core", "memflow-linux", "memflow-win32", "memflow-cli"]),
 ];
 /// The document that lists the files which may hold unsafe code, between these two lines.
 const UNSAFE_LIST: &str = "docs/design.md";
