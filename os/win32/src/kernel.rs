@@ -19,7 +19,7 @@ use std::{
 };
 
 use memflow_core::{
-    Error, MemoryViewExt, Result, VirtAddr,
+    Error, MemoryView, MemoryViewExt, Result, VirtAddr,
     memory::PhysicalMemory,
     os::KernelInfo,
     paging::{AddressSpace, SoftFaults},
@@ -27,7 +27,7 @@ use memflow_core::{
 };
 
 use crate::{
-    eprocess, find,
+    derive, eprocess, find,
     kdbg::Kdbg,
     modules,
     offsets::{self, Layout, Row},
@@ -52,6 +52,17 @@ pub enum Arch {
     X86,
 }
 
+/// Where offsets of the kernel's structures may come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum OffsetSources {
+    /// The row of this build in the table of known builds; without one, what the kernel tells, and a row that agrees with that.
+    #[default]
+    All,
+    /// Only what this kernel's memory tells.
+    Derived,
+}
+
 /// How a kernel is looked for.
 #[derive(Clone, Copy, Default)]
 #[non_exhaustive]
@@ -62,6 +73,8 @@ pub struct Win32Options<'a> {
     pub kernel: Option<u64>,
     /// The architecture, where it is known.
     pub arch: Option<Arch>,
+    /// Where offsets may come from.
+    pub offsets: OffsetSources,
     /// Called now and then, from several threads, while memory is searched: what is done, bytes done, bytes in all. When it breaks, the
     /// search ends with [`Error::Cancelled`].
     pub progress: Option<&'a ProgressFn<'a>>,
@@ -73,6 +86,7 @@ impl fmt::Debug for Win32Options<'_> {
             .field("root", &self.root)
             .field("kernel", &self.kernel)
             .field("arch", &self.arch)
+            .field("offsets", &self.offsets)
             .finish_non_exhaustive()
     }
 }
@@ -134,7 +148,8 @@ impl Kernel {
         };
         kernel.tell_finds(&mut evidence);
         kernel.version = kernel.find_version(row);
-        kernel.find_layout(row, &mut evidence);
+        let row = row.filter(|_| options.offsets == OffsetSources::All);
+        kernel.find_layout(row, options.offsets == OffsetSources::Derived, &mut evidence);
         evidence.extend(kernel.layout.summary());
         kernel.name(evidence);
         Ok(kernel)
@@ -166,7 +181,7 @@ impl Kernel {
     }
 
     /// Offsets: of this very build, else what the kernel itself tells and a build that is near and agrees with that.
-    fn find_layout(&mut self, row: Option<Row>, evidence: &mut Vec<String>) {
+    fn find_layout(&mut self, row: Option<Row>, derived_only: bool, evidence: &mut Vec<String>) {
         let mut layout = Layout::default();
         if let Some(row) = row {
             row.add_to(&mut layout);
@@ -180,8 +195,12 @@ impl Kernel {
             if let Some(exports) = self.exports() {
                 offsets::accessors(&self.view, exports, &mut layout);
             }
+            derive::derive(self, &mut layout);
             let check = |layout: &Layout| eprocess::check(self, layout);
-            layout = offsets::nearest(self.version.build, layout, &check, evidence);
+            // The table has 64-bit systems only.
+            if !derived_only && self.view.metadata().pointer_size == 8 {
+                layout = offsets::nearest(self.version.build, layout, &check, evidence);
+            }
         }
         self.layout = layout;
     }

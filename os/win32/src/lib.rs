@@ -32,6 +32,7 @@
 //! `modules`, `processors`, `thread`, `vad` and `peb` know one kind each; `process` and `os` put them together.
 
 mod bytes;
+mod derive;
 mod eprocess;
 mod find;
 mod kdbg;
@@ -56,7 +57,7 @@ mod version;
 
 pub use crate::{
     eprocess::ProcessDetails,
-    kernel::{Arch, Kernel, Win32Options},
+    kernel::{Arch, Kernel, OffsetSources, Win32Options},
     modules::LoadedModule,
     os::Win32Os,
     pe::{CodeView, Section},

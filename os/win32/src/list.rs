@@ -127,8 +127,9 @@ mod tests {
         let mut memory = ring(4);
         memory.put_u64(0x4000, 0x2000).put_u64(0x2008, 0x4000);
         let (items, problems) = found(&memory);
-        assert_eq!(items, [1, 4]);
-        assert!(!problems.is_empty());
+        // A ring of its own behind the first entry: nothing of it leads back to where it was entered.
+        assert_eq!(items, [1]);
+        assert_eq!(problems.len(), 2);
         let mut memory = ring(4);
         memory.put_u64(0x4000, 0x2000);
         let (items, problems) = found(&memory);

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use memflow_core::{Result, plugin::OsRequest};
 
 use crate::{
-    kernel::{Arch, Win32Options},
+    kernel::{Arch, OffsetSources, Win32Options},
     os::Win32Os,
 };
 
@@ -18,6 +18,7 @@ use crate::{
         dtb: number => "value of the page-table root register (CR3) to start from",
         kernel: number => "an address in the kernel's image, such as its base",
         arch: choice(x64 | "x86-pae" | x86) => "the architecture of the kernel",
+        offsets: choice(all | derived) = "all" => "where offsets of structures may come from: also a table of builds, or only memory",
     ),
 )]
 fn open(request: OsRequest<'_>) -> Result<Win32Os> {
@@ -36,6 +37,10 @@ fn open(request: OsRequest<'_>) -> Result<Win32Os> {
         root: request.args.number("dtb")?,
         kernel: request.args.number("kernel")?,
         arch,
+        offsets: match request.args.text("offsets")? {
+            Some("derived") => OffsetSources::Derived,
+            _ => OffsetSources::All,
+        },
         progress: Some(&progress),
     };
     Win32Os::open(request.memory.clone(), &options)

@@ -69,7 +69,6 @@ fn kernel_is_found_with_no_hint_and_with_each() {
         options(|options| options.arch = Some(Arch::X64)),
     ] {
         let os = Win32Os::open(memory.clone(), &options).unwrap_or_else(|error| panic!("{options:?}: {error}"));
-        println!("{:#?}", os.kernel());
         check(&os);
     }
     for facts in [
@@ -84,35 +83,80 @@ fn kernel_is_found_with_no_hint_and_with_each() {
         let what = format!("{facts:?}");
         let os = Win32Os::open(image_with(facts), &Win32Options::default())
             .unwrap_or_else(|error| panic!("{what}: {error}"));
-        println!("{:#?}", os.kernel().evidence[0]);
         check(&os);
+    }
+}
+
+#[test]
+fn what_was_found_says_from_where() {
+    let os = Win32Os::open(image(), &Win32Options::default()).unwrap();
+    let evidence = &os.kernel().evidence;
+    for said in [
+        "a table that maps itself: page tables at physical 0x235500000",
+        "KDBG: at 0xfffff8051a49e5e0",
+        "offsets of 10.0.17763.379: taken: ",
+        "_EPROCESS.Peb 0x3f8",
+    ] {
+        assert!(evidence.iter().any(|line| line.contains(said)), "{said}: {evidence:#?}");
+    }
+    // The table's row for this build would be another's: its places in the image are not taken.
+    assert!(os.found().offset("rva:PsActiveProcessHead").is_err());
+    assert_eq!(os.found().offset("_EPROCESS.VadRoot").unwrap(), 0x628);
+}
+
+#[test]
+fn wrong_hints_are_told_and_found_nothing() {
+    for options in [options(|options| options.root = Some(0x1000)), options(|options| options.arch = Some(Arch::X86))] {
+        let error = Win32Os::open(image(), &options).unwrap_err().to_string();
+        assert!(error.starts_with("no Windows kernel found; looked for "), "{error}");
     }
 }
 
 #[test]
 fn modules_are_listed_by_name() {
     let os = Win32Os::open(image(), &Win32Options::default()).unwrap();
-    let modules = os.modules().unwrap();
-    println!("{:?}", modules.problems);
-    for m in &modules.items {
-        println!("{:x} {:x} {}", m.base, m.size, m.name);
-    }
-    assert_eq!(modules.items.len(), 198);
-    assert_eq!((&*modules.items[0].name, modules.items[0].base.as_u64()), ("ntoskrnl.exe", BASE));
+    let modules = os.kernel_modules().unwrap().into_complete().unwrap();
+    assert_eq!(modules.len(), 198);
+    let first = &modules[0];
+    assert_eq!((&*first.info.name, first.info.base.as_u64(), first.info.size), ("ntoskrnl.exe", BASE, 0xa7_1000));
+    assert!(modules.iter().all(|module| !module.info.name.is_empty()));
+    assert!(modules.iter().any(|module| module.info.name == "win32kfull.sys"));
+}
+
+/// The list's head leads to System, whose page is missing. From its other end come the two processes whose pages are there.
+#[test]
+fn current_process_and_the_gap_in_the_list_are_told() {
+    let os = Win32Os::open(image(), &Win32Options::default()).unwrap();
+    let list = os.process_details().unwrap();
+    let seen: Vec<_> = list.items.iter().map(|process| (process.info.pid, &*process.info.name)).collect();
+    assert_eq!(seen, [(5288, "svchost.exe"), (7088, "cng.exe")]);
+    assert_eq!(list.problems.len(), 2, "{:?}", list.problems);
+    assert!(list.problems[0].to_string().contains("0xffffe38f36461328"), "{:?}", list.problems);
+
+    let current = &list.items[1];
+    assert_eq!((current.info.parent_pid, current.info.threads, current.info.root), (5200, 2, Some(CR3)));
+    assert_eq!((current.info.state, current.user_root), (ProcessState::Running, Some(0x1_e880_0001)));
+    assert_eq!(current.peb.unwrap().as_u64(), 0x1d_15ae_2000);
+    assert_eq!(current.image_base.unwrap().as_u64(), 0x7ff7_480e_0000);
+    assert_eq!(current.create_time, Some(0x1d7_3aa2_165d_c136));
+
+    let process = os.open(&current.info).unwrap();
+    let threads = process.threads().unwrap();
+    assert_eq!(threads.items.iter().map(|thread| thread.tid).collect::<Vec<_>>(), [6288]);
+    assert!(!threads.problems.is_empty());
+    // The root of the tree of regions and the process' block are missing.
+    assert!(!process.memory_map().unwrap().problems.is_empty());
+    assert!(process.command_line().unwrap_err().to_string().starts_with("process 7088 (cng.exe): command line: "));
+    let missing = os.open_pid(4).err().unwrap();
+    assert!(missing.to_string().contains("not in the image"), "{missing}");
 }
 
 #[test]
-fn current_process_and_the_gap_in_the_list_are_told() {
-    for facts in [TargetFacts::default(), registers(|registers| registers.gs_base = Some(GS_BASE))] {
-        let os = Win32Os::open(image_with(facts), &Win32Options::default()).unwrap();
-        let list = os.process_details().unwrap();
-        println!("{list:#?} {:#?}", os.running());
-        assert_eq!(list.items.len(), 1);
-        assert_eq!((list.items[0].info.pid, &*list.items[0].info.name), (7088, "cng.exe"));
-        let process = os.open(&list.items[0].info).unwrap();
-        println!("{:?} {:?} {:?}", process.executable(), process.command_line(), process.environment());
-        println!("{:#?}", process.memory_map());
-        println!("{:#?}", process.threads());
-        assert_eq!(list.items[0].info.state, ProcessState::Running);
-    }
+fn gs_base_leads_to_the_current_process() {
+    let facts = registers(|registers| registers.gs_base = Some(GS_BASE));
+    let os = Win32Os::open(image_with(facts), &Win32Options::default()).unwrap();
+    let running = os.running();
+    assert_eq!(running.len(), 1, "{running:?}");
+    assert_eq!(running[0].thread.as_u64(), 0xffff_e38f_3d5c_4080);
+    assert_eq!(running[0].process.as_u64(), 0xffff_e38f_3f3c_f540);
 }

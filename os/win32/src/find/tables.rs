@@ -72,8 +72,8 @@ pub(super) fn long(at: PhysAddr, page: &[u8; PAGE]) -> Option<Root> {
     let kernels = upper.iter().filter(|entry| value(entry) & 0x87 == KERNEL).count();
     let users = lower.iter().filter(|entry| value(entry) & 1 != 0).count();
     let empty = |half: &[[u8; 8]]| half.iter().filter(|entry| value(entry) == 0).count();
-    // An image that holds only part of memory, or one early in its boot, has fewer entries than a system of its age.
-    if kernels < 3 || empty(lower) < 16 || empty(upper) < 16 {
+    // A system has dozens of entries of the kernel; with five levels, or early in its boot, it may have but one beside its own.
+    if kernels < 2 || empty(lower) < 16 || empty(upper) < 16 {
         return None;
     }
     let rank = u32::try_from(kernels.saturating_mul(4).saturating_add(256).saturating_sub(users)).ok()?;
