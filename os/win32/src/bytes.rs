@@ -71,6 +71,15 @@ impl<'a> Bytes<'a> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::panic,
+        reason = "a test fails by panicking"
+    )]
+
     use super::Bytes;
 
     #[test]

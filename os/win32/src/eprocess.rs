@@ -256,7 +256,7 @@ fn sensible(kernel: &Kernel, layout: &EprocessLayout, at: VirtAddr) -> Option<bo
         Err(_) => return Some(false),
     };
     match identity(&structure, layout) {
-        Ok((pid, _)) if pid == 0 => return Some(false),
+        Ok((0, _)) => return Some(false),
         Ok(_) => {}
         Err(Error::Access { .. }) => return None,
         Err(_) => return Some(false),

@@ -102,7 +102,14 @@ pub(crate) fn find_head(view: &dyn MemoryView, image: &Image) -> Option<VirtAddr
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::panic,
+        reason = "a test fails by panicking"
+    )]
 
     use super::*;
     use crate::testing::Memory;

@@ -114,7 +114,7 @@ impl<'a> Reader<'a> {
     /// Whether an address is one of the kernel, at which a structure may lie.
     pub(crate) fn is_kernel(&self, address: VirtAddr) -> bool {
         let first = self.either(WIDE_KERNEL, NARROW_KERNEL);
-        address.as_u64() >= first && address <= self.view.metadata().last_address && address.as_u64() % 4 == 0
+        address.as_u64() >= first && address <= self.view.metadata().last_address && address.as_u64().is_multiple_of(4)
     }
 
     /// Whether an address is one that a process may map.

@@ -145,6 +145,15 @@ impl SoftFaults for WindowsSoftFaults {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::panic,
+        reason = "a test fails by panicking"
+    )]
+
     use memflow_core::{
         MemoryViewExt, PhysAddr, VirtAddr,
         paging::x86,

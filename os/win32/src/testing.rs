@@ -2,7 +2,12 @@
 //!
 //! Owns: [`Memory`]. Must not know: what the tests test.
 
-#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "a helper of tests may fail by panicking")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    reason = "a helper of tests may fail by panicking"
+)]
 
 use std::collections::BTreeMap;
 

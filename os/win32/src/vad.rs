@@ -290,7 +290,10 @@ fn file(reader: &Reader<'_>, layout: &VadLayout, node: &Node, image: bool) -> Re
         Some(prototype) if !image => {
             let first = node.structure.word(prototype)?;
             let base = reader.pointer(subsection, layout.control_area.saturating_add(reader.pointer_size()))?.as_u64();
-            first.checked_sub(base).filter(|distance| *distance < 1 << 40).map_or(0, |distance| distance / ENTRY << 12)
+            first
+                .checked_sub(base)
+                .filter(|distance| *distance < 1 << 40)
+                .map_or(0, |distance| (distance / ENTRY) << 12)
         }
         _ => 0,
     };
@@ -299,7 +302,14 @@ fn file(reader: &Reader<'_>, layout: &VadLayout, node: &Node, image: bool) -> Re
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::panic,
+        reason = "a test fails by panicking"
+    )]
 
     use super::*;
     use crate::{offsets::exact, testing::Memory};
@@ -340,9 +350,9 @@ mod tests {
     fn tree() -> Memory {
         let mut memory = Memory::default();
         memory.put_u64(PROCESS + 0x628, at(1));
-        put(&mut memory, 1, (2, 3), (0x7ff4_8000_0, 0x7ff4_8000_f), PRIVATE | 4 << 3);
+        put(&mut memory, 1, (2, 3), (0x7_ff48_0000, 0x7_ff48_000f), PRIVATE | 4 << 3);
         put(&mut memory, 2, (0, 0), (0x10, 0x1f), PRIVATE | 1 << 3);
-        put(&mut memory, 3, (0, 0), (0x7ffe_0000_0, 0x7ffe_0001_0), 2 | 7 << 3);
+        put(&mut memory, 3, (0, 0), (0x7_ffe0_0000, 0x7_ffe0_0010), 2 | 7 << 3);
         let (subsection, control, file) = (0xffff_e000_0010_0000, 0xffff_e000_0011_0000, 0xffff_e000_0012_0000);
         memory.put_u64(at(3) + 0x48, subsection).put_u64(subsection, control).put_u64(control + 0x40, file | 7);
         memory.put_string(file + 0x58, file + 0x100, "\\Windows\\System32\\ntdll.dll");
@@ -400,7 +410,7 @@ mod tests {
         assert_eq!(items.len(), 3);
         assert_eq!(problems.len(), 2, "{problems:?}");
         let mut memory = tree();
-        put(&mut memory, 2, (2, 2), (0x7ff4_8000_1, 0x7ff4_8000_2), PRIVATE);
+        put(&mut memory, 2, (2, 2), (0x7_ff48_0001, 0x7_ff48_0002), PRIVATE);
         let (items, problems) = look(&memory);
         assert_eq!((items.len(), problems.len()), (2, 1));
     }

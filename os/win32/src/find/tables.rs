@@ -128,6 +128,15 @@ pub(super) fn pae(memory: &dyn PhysicalMemory, at: PhysAddr, page: &[u8; PAGE], 
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::panic,
+        reason = "a test fails by panicking"
+    )]
+
     use super::*;
 
     fn page_with(entries: &[(usize, u64)]) -> [u8; PAGE] {

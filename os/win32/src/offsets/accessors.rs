@@ -153,6 +153,15 @@ fn loaded(instruction: &Instruction, known: &[(Register, Holds)], pushed: u64, f
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::panic,
+        reason = "a test fails by panicking"
+    )]
+
     use super::*;
 
     #[test]

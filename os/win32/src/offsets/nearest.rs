@@ -89,6 +89,15 @@ fn compare(row: Row, build: u32, known: &Layout) -> Option<Compared> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::panic,
+        reason = "a test fails by panicking"
+    )]
+
     use super::*;
 
     fn known(peb: u64) -> Layout {
