@@ -118,6 +118,14 @@ impl Win32Os {
         eprocess::read(&self.system.kernel, &self.system.eprocess()?, process.address)
     }
 
+    /// Opens a process that was listed, with what only Windows knows of it.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is another process by now.
+    pub fn open_process(&self, process: &ProcessInfo) -> Result<Win32Process> {
+        Win32Process::open(self.system.clone(), process)
+    }
+
     /// The modules of the kernel, with the paths of their files.
     ///
     /// # Errors
@@ -172,7 +180,7 @@ impl Os for Win32Os {
     }
 
     fn open(&self, process: &ProcessInfo) -> Result<Box<dyn Process>> {
-        Ok(Box::new(Win32Process::open(self.system.clone(), process)?))
+        Ok(Box::new(self.open_process(process)?))
     }
 
     fn modules(&self) -> Result<Listing<ModuleInfo>> {

@@ -78,6 +78,8 @@ fn kernel_is_found_with_no_hint_and_with_each() {
             (registers.efer, registers.lstar) = (Some(0xd01), Some(LSTAR));
         }),
         registers(|registers| registers.lstar = Some(LSTAR)),
+        // The root of user mode does not map the kernel.
+        registers(|registers| (registers.cr3, registers.lstar) = (Some(0x1_e880_0001), Some(LSTAR))),
         registers(|registers| (registers.cr3, registers.idtr_base) = (Some(CR3), Some(0xffff_f805_1cad_c000))),
     ] {
         let what = format!("{facts:?}");

@@ -35,6 +35,10 @@ const AT_ONCE: u64 = 512;
 /// Where images of the kernel lie: x64 since Vista, and 32-bit with 2 GiB for the kernel.
 const WIDE_SPACE: (u64, u64) = (0xffff_f800_0000_0000, 0xffff_f8ff_ffff_ffff);
 const NARROW_SPACE: (u64, u64) = (0x8000_0000, 0xbfff_ffff);
+/// Pages of one space that are looked at: 8 GiB, some fifty times what drivers take. Tables that map one page again and again cost no more.
+const MAX_PAGES: u64 = 1 << 21;
+/// Bytes of one space that are searched for KDBG.
+const MAX_SEARCHED: u64 = 256 << 20;
 /// Images that are looked at in one space.
 const MAX_IMAGES: usize = 4096;
 
@@ -129,16 +133,25 @@ fn runs(view: &SpaceView) -> Vec<MappedRun> {
     if let Err(error) = view.space().map(&**view.memory(), range, budget, &mut each) {
         log::debug!("map of the kernel's space: {error}");
     }
-    // What lies beside the target's memory is a device, and pages of 1 GiB hold no images.
-    runs.retain(|run| run.virt.len() <= 1 << 30);
+    // Pages of 1 GiB hold no images.
+    let mut pages = 0u64;
+    runs.retain(|run| {
+        let taken = pages.saturating_add(run.virt.len() / PAGE);
+        let fits = run.page != PageSize::GIB_1 && taken <= MAX_PAGES;
+        pages = if fits { taken } else { pages };
+        fits
+    });
     runs
 }
 
 /// The kernel by its block for debuggers, where the image's first page is not there.
 fn by_debugger_data(view: &SpaceView, runs: &[MappedRun]) -> Option<KernelImage> {
     let pointer_size = view.metadata().pointer_size;
+    let mut left = MAX_SEARCHED;
     runs.iter().find_map(|run| {
-        let mut bytes = vec![0; usize::try_from(run.virt.len().min(64 << 20)).ok()?];
+        let len = run.virt.len().min(REACH).min(left);
+        left = left.saturating_sub(len);
+        let mut bytes = vec![0; usize::try_from(len).ok()?];
         // Gaps stay zero.
         let _ = view.read_partial(run.virt.start(), &mut bytes);
         memchr::memmem::find_iter(&bytes, b"KDBG").find_map(|tag| {

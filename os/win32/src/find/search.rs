@@ -42,7 +42,7 @@ const MAX_EVIDENCE: usize = 64;
 /// Roots that are kept of a scan; a system has one for each process, or two.
 const MAX_ROOTS: usize = 1 << 16;
 /// Roots of a scan that are looked into.
-const MAX_TRIED: usize = 256;
+const MAX_TRIED: usize = 64;
 /// Windows makes its first tables in low memory.
 const LOW_MEMORY: u64 = 16 << 20;
 

@@ -210,6 +210,20 @@ fn processes_with_derived_offsets_are_those_that_were_made() {
 }
 
 #[test]
+fn modules_of_a_process_are_those_of_its_loader() {
+    let os = derived();
+    let list = os.process_details().unwrap().into_complete().unwrap();
+    assert_eq!(list[0].peb, None);
+    assert!(os.open_process(&list[0].info).unwrap().modules().unwrap().items.is_empty());
+    let process = os.open_process(&list[3].info).unwrap();
+    let modules = process.modules().unwrap().into_complete().unwrap();
+    // Its image is also a region, and comes up once.
+    let seen: Vec<_> = modules.iter().map(|one| (Some(one.info.base), &*one.info.name)).collect();
+    assert_eq!(seen, [(list[3].image_base, "notepad.exe")]);
+    assert_eq!(process.details().user_root.map(|root| root & 1), Some(1));
+}
+
+#[test]
 fn each_missing_page_costs_no_truth() {
     // Pages of the kernel, the pool and the tables, one after the other: what is listed was made, and nothing panics.
     let memory = whole();
