@@ -16,6 +16,8 @@ use crate::failure::{Failure, Outcome};
 
 /// The OS layer where none is named.
 const DEFAULT_OS: &str = "linux";
+/// OS layers that are tried at the end of a chain where none is named and the first does not find its system.
+const OTHER_OS: [&str; 1] = ["win32"];
 const CONNECTOR: &str = "connector";
 const OS: &str = "os";
 /// Begins a TARGET that was a `-c`. No word of a command line holds it; only [`target_first`] writes it.
@@ -40,20 +42,23 @@ pub(crate) struct Rest {
     pub(crate) inner: Vec<(OsSpec, ConnectorSpec)>,
     /// The last OS layer.
     pub(crate) os: OsSpec,
+    /// Those that may take its place; none if it was named.
+    pub(crate) others: Vec<OsSpec>,
 }
 
 impl Rest {
     /// The same with other OS layers.
     pub(crate) fn with_os(self, mut change: impl FnMut(OsSpec) -> OsSpec) -> Self {
         let inner = self.inner.into_iter().map(|(os, connector)| (change(os), connector)).collect();
-        Self { inner, os: change(self.os) }
+        Self { inner, os: change(self.os), others: self.others.into_iter().map(change).collect() }
     }
 }
 
 impl LinkArgs {
     /// The links after the first connector, with an OS layer behind each connector.
     pub(crate) fn rest(&self) -> Outcome<Rest> {
-        let default = || OsSpec::new(DEFAULT_OS).map_err(|error: Error| Failure::Usage(error.to_string()));
+        let spec = |name| OsSpec::new(name).map_err(|error: Error| Failure::Usage(error.to_string()));
+        let default = || spec(DEFAULT_OS);
         let mut inner = Vec::new();
         let mut os: Option<OsSpec> = None;
         for link in &self.links {
@@ -73,7 +78,11 @@ impl LinkArgs {
                 }
             }
         }
-        Ok(Rest { inner, os: os.map_or_else(default, Ok)? })
+        let others = match os {
+            Some(_) => Vec::new(),
+            None => OTHER_OS.into_iter().map(spec).collect::<Outcome<_>>()?,
+        };
+        Ok(Rest { inner, os: os.map_or_else(default, Ok)?, others })
     }
 }
 
@@ -96,7 +105,7 @@ impl Args for LinkArgs {
             .action(ArgAction::Append)
             .value_parser(value_parser!(OsSpec))
             .help(
-                "The OS layer for TARGET, or for the -c before [default: linux]: NAME:KEY=VALUE,…; may be repeated, once for each \
+                "The OS layer for TARGET, or for the -c before [default: linux, else win32]: NAME:KEY=VALUE,…; may be repeated, once for each \
                  connector",
             );
         command.arg(connector).arg(os)
@@ -234,7 +243,7 @@ mod tests {
 
     fn rest(line: &str) -> Result<String, String> {
         let links = Only::try_parse_from(words(line)).map_err(|error| error.to_string())?.links;
-        let Rest { inner, os } = links.rest().map_err(|error| error.to_string())?;
+        let Rest { inner, os, .. } = links.rest().map_err(|error| error.to_string())?;
         let inner: Vec<String> = inner.into_iter().map(|(os, connector)| format!("{os} > {connector} > ")).collect();
         Ok(format!("{}{os}", inner.concat()))
     }

@@ -40,6 +40,7 @@ pub(crate) fn look(args: &PluginArgs) -> Result<Inventory, Error> {
         .connector::<memflow_pcileech::Plugin>()?
         .connector::<memflow_gdb::Plugin>()?
         .os_layer::<memflow_linux::Plugin>()?
+        .os_layer::<memflow_win32::Plugin>()?
         .standard_folders();
     #[cfg(target_os = "linux")]
     {

@@ -13,6 +13,7 @@ use std::{
 use clap::Args;
 use memflow_core::{
     Error, PhysicalMemory,
+    error::ErrorKind,
     memory::Metrics,
     os::Os,
     plugin::{
@@ -74,8 +75,8 @@ impl TargetArgs {
 pub(crate) struct Target {
     first: First,
     rest: Rest,
-    /// The last OS layer, with what it is told beyond its arguments.
-    os: OsSpec,
+    /// The last OS layer, with what it is told beyond its arguments, and those that may take its place.
+    systems: Vec<OsSpec>,
     meter: Meter,
     link: ConnectorLink,
 }
@@ -119,7 +120,12 @@ impl Target {
             link = opening(&meter, io, || found.connector(connector.clone())).map_err(explain)?;
             opened(&link, io);
         }
-        Ok(Self { first, rest, os: used.os, meter, link })
+        let mut systems: Vec<OsSpec> = std::iter::once(used.os).chain(used.others).collect();
+        // The header of a dump says which system wrote it.
+        if link.memory().facts().windows.is_some() {
+            systems.reverse();
+        }
+        Ok(Self { first, rest, systems, meter, link })
     }
 
     /// The name it was given on the command line, and the links after it.
@@ -170,11 +176,36 @@ impl Target {
 
     /// Finds the operating system, and with it which layout a raw image has if there are several.
     pub(crate) fn os(&mut self, io: &mut Io<'_>) -> Outcome<Arc<dyn Os>> {
-        let found = recognising(&self.meter, io, || self.link.clone().os(self.os.clone()))
-            .map_err(|error| Failure::Target(explained(error, &self.first, &self.rest)))?;
-        settled(found.previous(), &self.link, io);
-        self.link = found.previous().clone();
-        Ok(found.os().clone())
+        let mut refused: Option<ChainError> = None;
+        for system in &self.systems {
+            match recognising(&self.meter, io, || self.link.clone().os(system.clone())) {
+                Ok(found) => {
+                    settled(found.previous(), &self.link, io);
+                    self.link = found.previous().clone();
+                    return Ok(found.os().clone());
+                }
+                // Another system may be there; what else went wrong is said.
+                Err(error) if error.source.kind() == ErrorKind::NotRecognised => {
+                    refused = Some(match refused {
+                        None => error,
+                        Some(mut first) => {
+                            let source = std::mem::replace(&mut first.source, Box::new(Error::Cancelled));
+                            first.source = Box::new(nor(*source, &error.source));
+                            first
+                        }
+                    });
+                }
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+        Err(match refused {
+            Some(error) => self.failed(error),
+            None => Failure::Usage("no OS layer to look with".to_owned()),
+        })
+    }
+
+    fn failed(&self, error: ChainError) -> Failure {
+        Failure::Target(explained(error, &self.first, &self.rest))
     }
 
     /// Decides between the layouts of a raw image, for commands that need no operating system.
@@ -266,6 +297,17 @@ fn names_connector(text: &str, inventory: &Inventory) -> bool {
     // A letter and a colon is a drive.
     let looks_named = named && name.len() > 1 && !Path::new(text).exists();
     named && inventory.plugins().iter().any(known) || looks_named
+}
+
+/// The error of the first OS layer, with what another one looked for in vain.
+fn nor(first: Error, other: &Error) -> Error {
+    match (first, other.root_cause()) {
+        (Error::Context { what, source }, _) => Error::Context { what, source: Box::new(nor(*source, other)) },
+        (Error::NotRecognised { what, looked_for }, Error::NotRecognised { what: system, looked_for: more }) => {
+            Error::NotRecognised { what, looked_for: format!("{looked_for}; no {system} either; looked for {more}") }
+        }
+        (first, _) => first,
+    }
 }
 
 /// The error of a link. Of a single target, which link it is need not be said, nor the connector for files, which nobody named.

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Names of the tree's plugins, which are in their packages' and files' names.
-const PLUGINS: &[&str] = &["gdb", "kcore", "linux", "pcileech", "process", "qemu", "snapshot"];
+const PLUGINS: &[&str] = &["gdb", "kcore", "linux", "pcileech", "process", "qemu", "snapshot", "win32"];
 
 /// What was built.
 #[derive(Debug)]

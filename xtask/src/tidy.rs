@@ -23,8 +23,8 @@ const CONNECTORS: &[&str] =
 /// Crates that must not know each other: packages in the folder on the left do not name those on the right.
 const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("memflow-core/", CONNECTORS),
-    ("memflow-core/", &["memflow-linux", "memflow-cli"]),
-    ("connectors/", &["memflow-linux", "memflow-cli"]),
+    ("memflow-core/", &["memflow-linux", "memflow-win32", "memflow-cli"]),
+    ("connectors/", &["memflow-linux", "memflow-win32", "memflow-cli"]),
     ("os/", CONNECTORS),
     ("os/", &["memflow-cli"]),
     // It judges the layers: what it builds must not be understood by the code that built it.

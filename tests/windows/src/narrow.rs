@@ -1,9 +1,10 @@
 //! Offsets of 32-bit kernels.
 //!
 //! Owns: three tables. Must not know: what they are used for.
-//! Source: 7601 and 18362: layouts that the public symbols of these builds give (as collected in the headers of the ntdiff project).
-//! 19041: the process as facts on that build give it, with the distances between fields of 18362; its threads are those of 18362, which is
-//! not confirmed. Addresses of variables are made up, as are the GUIDs: no such builds exist.
+//! Source: 7601 and 18362: layouts as public symbols of these builds are known to give them, written down without the symbol files at hand.
+//! 19041: fields that are facts of that build, and between them the distances of 18362; its threads are those of 18362. So an image shows that
+//! a reader follows the layout it is told, not that a build has this layout. Addresses of variables are made up, as are the GUIDs: no such
+//! builds exist.
 
 use crate::offsets::{Offsets, Version};
 

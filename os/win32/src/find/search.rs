@@ -1,0 +1,232 @@
+//! The order in which a kernel is looked for, and what became of each attempt.
+//!
+//! Owns: the order, the evidence, the error in the end. Must not know: how one attempt works.
+//! Keeps: every candidate that was refused leaves a line of evidence, as far as there is room; no candidate ends the search.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use std::{
+    borrow::Cow,
+    cmp::Reverse,
+    fmt::Display,
+    ops::ControlFlow,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use memflow_core::{
+    Error, PhysAddr, PhysRange, Result, VirtAddr,
+    memory::PhysicalMemory,
+    paging::{AddressSpace, Architecture, x86},
+    view::SpaceView,
+};
+
+use super::{
+    given,
+    image::{self, KernelImage},
+    low_stub, scan,
+    tables::{self, Root, Shape},
+};
+use crate::kernel::Win32Options;
+
+/// Told what is done, how many bytes of how many are done; breaks to cancel.
+pub(crate) type Progress<'a> = dyn Fn(&'static str, u64, u64) -> ControlFlow<()> + Sync + 'a;
+
+/// Lines of evidence kept.
+const MAX_EVIDENCE: usize = 64;
+/// Roots that are kept of a scan; a system has one for each process, or two.
+const MAX_ROOTS: usize = 1 << 16;
+/// Roots of a scan that are looked into.
+const MAX_TRIED: usize = 64;
+/// Windows makes its first tables in low memory.
+const LOW_MEMORY: u64 = 16 << 20;
+
+/// A root that may be that of a Windows kernel.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    what: Cow<'static, str>,
+    space: AddressSpace,
+}
+
+impl Candidate {
+    pub(super) fn new(what: impl Into<Cow<'static, str>>, space: AddressSpace) -> Self {
+        Self { what: what.into(), space }
+    }
+}
+
+/// An address that may lie in the kernel's image.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hint {
+    what: &'static str,
+    address: VirtAddr,
+}
+
+impl Hint {
+    pub(super) fn new(what: &'static str, address: VirtAddr) -> Self {
+        Self { what, address }
+    }
+}
+
+/// A kernel: an address space and the image that it maps.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The address space through which it was found.
+    pub(crate) view: SpaceView,
+    /// The image.
+    pub(crate) kernel: KernelImage,
+}
+
+/// A search in progress.
+struct Search<'a> {
+    memory: &'a Arc<dyn PhysicalMemory>,
+    options: &'a Win32Options<'a>,
+    hints: Vec<Hint>,
+    tried: Vec<AddressSpace>,
+    evidence: Vec<String>,
+}
+
+impl Search<'_> {
+    fn tell(&mut self, what: impl Display, became: impl Display) {
+        if self.evidence.len() < MAX_EVIDENCE {
+            self.evidence.push(format!("{what}: {became}"));
+        }
+    }
+
+    /// The kernel below a root.
+    fn attempt(&mut self, candidate: &Candidate, extra: &[Hint]) -> Option<Found> {
+        if self.tried.contains(&candidate.space) {
+            return None;
+        }
+        self.tried.push(candidate.space.clone());
+        let view = SpaceView::new(self.memory.clone(), candidate.space.clone());
+        let what = format!("{}: {}", candidate.what, describe(&candidate.space));
+        let mut hints = self.hints.clone();
+        hints.extend(extra);
+        hints.extend(given::handlers(&view, self.memory.facts()));
+        for Hint { what: hint, address } in hints {
+            if let Some(kernel) = image::around(&view, address) {
+                let found = format!("kernel at {}, below {hint} ({address}), by {}", kernel.base, kernel.how);
+                self.tell(what, found);
+                return Some(Found { view, kernel });
+            }
+        }
+        match image::mapped(&view) {
+            (Some(kernel), pages) => {
+                let found = format!("kernel at {}, among {pages} mapped pages, by {}", kernel.base, kernel.how);
+                self.tell(what, found);
+                Some(Found { view, kernel })
+            }
+            (None, pages) => {
+                self.tell(what, format!("no kernel among {pages} pages mapped where kernels are"));
+                None
+            }
+        }
+    }
+
+    fn first_of(&mut self, candidates: &[Candidate]) -> Option<Found> {
+        candidates.iter().find_map(|candidate| self.attempt(candidate, &[]))
+    }
+
+    /// The kernel below one of the tables in memory that look like roots.
+    fn scanned(
+        &mut self,
+        what: &'static str,
+        within: Option<PhysRange>,
+        modes: &[&'static Architecture],
+    ) -> Result<Option<Found>> {
+        let roots = Mutex::new(Vec::<Root>::new());
+        let keep = |root: Root| {
+            let mut roots = roots.lock().unwrap_or_else(PoisonError::into_inner);
+            if roots.len() < MAX_ROOTS {
+                roots.push(root);
+            }
+        };
+        let has = |name: &str| modes.iter().any(|mode| mode.name == name);
+        let long = has(x86::X64.name) || has(x86::X64_LA57.name);
+        let (pae, narrow) = (has(x86::X86_PAE.name), has(x86::X86.name));
+        let memory = &**self.memory;
+        scan::pages(memory, within, self.options.progress, &|at, page| {
+            if long && let Some(root) = tables::long(at, page) {
+                keep(root);
+            }
+            if narrow && let Some(root) = tables::narrow(at, page) {
+                keep(root);
+            }
+            if pae {
+                tables::pae(memory, at, page, &mut |root| keep(root));
+            }
+        })?;
+        let mut roots = roots.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // The likelier first; among equals the lower one, which is the older.
+        roots.sort_by_key(|root| (Reverse(root.rank), root.at));
+        self.tell(what, format!("{} tables that map themselves", roots.len()));
+        for root in roots.into_iter().take(MAX_TRIED) {
+            let spaces: &[&'static Architecture] = match root.shape {
+                Shape::Long => &[&x86::X64, &x86::X64_LA57],
+                Shape::Pae(_) => &[&x86::X86_PAE],
+                Shape::Narrow => &[&x86::X86],
+            };
+            for arch in spaces.iter().filter(|arch| has(arch.name)) {
+                let candidate = Candidate::new("a table that maps itself", AddressSpace::new(arch, root.at.as_u64()));
+                if let Some(found) = self.attempt(&candidate, &[]) {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn run(&mut self) -> Result<Option<Found>> {
+        let memory = self.memory.clone();
+        if memory.metadata().runs.is_empty() {
+            self.tell("physical memory", "the target holds none");
+            return Ok(None);
+        }
+        let modes = given::modes(self.options.arch, memory.facts());
+        if modes.is_empty() {
+            self.tell("machine", "an AArch64 machine; only x86 and x64 are supported");
+            return Ok(None);
+        }
+        if let Some(root) = self.options.root {
+            return Ok(self.first_of(&given::by_caller(root, &modes)));
+        }
+        if let Some(found) = self.first_of(&given::by_facts(&*memory, &modes)) {
+            return Ok(Some(found));
+        }
+        if modes.iter().any(|mode| mode.name == x86::X64.name) {
+            for (candidate, hint) in low_stub::find(&*memory) {
+                if let Some(found) = self.attempt(&candidate, &[hint]) {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        let low = PhysRange::new(PhysAddr::new(0), LOW_MEMORY);
+        if let Some(found) = self.scanned("low memory", low, &modes)? {
+            return Ok(Some(found));
+        }
+        self.scanned("all memory", None, &modes)
+    }
+}
+
+/// An address space, for evidence.
+pub(super) fn describe(space: &AddressSpace) -> String {
+    format!("page tables at physical {}, {}", space.root(), space.architecture().name)
+}
+
+/// Finds a kernel.
+///
+/// # Errors
+/// [`Error::NotRecognised`] with what became of each attempt; [`Error::Cancelled`].
+pub(crate) fn find(memory: &Arc<dyn PhysicalMemory>, options: &Win32Options<'_>) -> Result<(Found, Vec<String>)> {
+    let hints = given::hints(options.kernel, memory.facts());
+    let mut search = Search { memory, options, hints, tried: Vec::new(), evidence: Vec::new() };
+    match search.run()? {
+        Some(found) => Ok((found, search.evidence)),
+        None => Err(Error::NotRecognised { what: "Windows kernel", looked_for: search.evidence.join("; ") }),
+    }
+}

@@ -1,0 +1,70 @@
+//! OS layer for Windows: processes, modules and exports without a symbol server.
+//!
+//! A kernel is found in physical memory ([`Kernel`]), a table of known builds and what the kernel tells of itself say where everything
+//! else lies, and [`Win32Os`] answers the questions of [`memflow_core::os::Os`] from there. What is supported, and where each thing comes
+//! from, is in `docs/os-win32.md`.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use memflow_core::{
+//!     memory::{BufferMemory, RunMap, SourceConfig, TargetFacts},
+//!     os::Os,
+//! };
+//! use memflow_win32::{Win32Options, Win32Os};
+//!
+//! fn names(os: &dyn Os) -> memflow_core::Result<Vec<String>> {
+//!     Ok(os.processes()?.into_complete()?.into_iter().map(|process| process.name).collect())
+//! }
+//!
+//! # fn main() -> memflow_core::Result<()> {
+//! let config = SourceConfig { name: "four empty pages".into(), runs: RunMap::flat(0x4000), facts: TargetFacts::default() };
+//! let memory = BufferMemory::new(config, vec![0; 0x4000])?;
+//! match Win32Os::open(Arc::new(memory), &Win32Options::default()) {
+//!     Ok(os) => println!("{:?}", names(&os)?),
+//!     Err(error) => assert!(error.to_string().starts_with("no Windows kernel found; looked for ")),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Data flows one way: `find`, `pe`, `kdbg` and `offsets` make a kernel; `reader`, `structure` and `list` read its structures; `eprocess`,
+//! `modules`, `processors`, `thread`, `vad` and `peb` know one kind each; `process` and `os` put them together.
+
+mod bytes;
+mod derive;
+mod eprocess;
+mod find;
+mod kdbg;
+mod kernel;
+mod list;
+mod modules;
+mod offsets;
+mod os;
+mod pe;
+mod peb;
+mod plugin;
+mod process;
+mod processors;
+mod reader;
+mod soft_fault;
+mod structure;
+#[cfg(test)]
+mod testing;
+mod thread;
+mod vad;
+mod version;
+
+pub use crate::{
+    eprocess::ProcessDetails,
+    kernel::{Arch, Kernel, OffsetSources, Win32Options},
+    modules::LoadedModule,
+    os::Win32Os,
+    pe::{CodeView, Section},
+    plugin::Plugin,
+    process::Win32Process,
+    processors::Running,
+    thread::ThreadDetails,
+    vad::Vad,
+    version::Version,
+};

@@ -1,0 +1,47 @@
+//! The OS layer as a plugin: its arguments, and a request as options.
+//!
+//! Owns: the descriptor, built in or in a file of its own. Must not know: how a kernel is found.
+
+use std::ops::ControlFlow;
+
+use memflow_core::{Result, plugin::OsRequest};
+
+use crate::{
+    kernel::{Arch, OffsetSources, Win32Options},
+    os::Win32Os,
+};
+
+#[memflow_derive::os_layer(
+    name = "win32",
+    description = "Windows without a symbol server: processes, modules, exports",
+    args(
+        dtb: number => "value of the page-table root register (CR3) to start from",
+        kernel: number => "an address in the kernel's image, such as its base",
+        arch: choice(x64 | "x86-pae" | x86) => "the architecture of the kernel",
+        offsets: choice(all | derived) = "all" => "where offsets of structures may come from: also a table of builds, or only memory",
+    ),
+)]
+fn open(request: OsRequest<'_>) -> Result<Win32Os> {
+    let progress = |stage: &'static str, done, total| match request.step(stage, done, total) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    };
+    let arch = request.args.text("arch")?.and_then(|arch| match arch {
+        "x64" => Some(Arch::X64),
+        "x86-pae" => Some(Arch::X86Pae),
+        "x86" => Some(Arch::X86),
+        // The descriptor names no other.
+        _ => None,
+    });
+    let options = Win32Options {
+        root: request.args.number("dtb")?,
+        kernel: request.args.number("kernel")?,
+        arch,
+        offsets: match request.args.text("offsets")? {
+            Some("derived") => OffsetSources::Derived,
+            _ => OffsetSources::All,
+        },
+        progress: Some(&progress),
+    };
+    Win32Os::open(request.memory.clone(), &options)
+}
