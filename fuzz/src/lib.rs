@@ -15,6 +15,7 @@ mod plugin;
 mod qemu;
 mod scan;
 mod snapshot;
+mod win32;
 
 pub use self::{
     args::{arg_specs, args},
@@ -29,6 +30,7 @@ pub use self::{
         avml, beside, crash_dump, elf, facts_note, firmware, gzip, kdump, libvirt, lime, lz4, migration, open, runs,
         vmware, xz, zstd,
     },
+    win32::{kdbg, pdb, pe},
 };
 
 /// A fuzz target. Returns for every input.
@@ -55,6 +57,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("iomem", iomem),
     ("kallsyms", kallsyms),
     ("kcore", kcore),
+    ("kdbg", kdbg),
     ("kdump", kdump),
     ("layout_entry", layout_entry),
     ("libvirt", libvirt),
@@ -66,6 +69,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("open", open),
     ("paging", paging),
     ("pattern", pattern),
+    ("pdb", pdb),
+    ("pe", pe),
     ("qemu_answers", qemu_answers),
     ("qemu_command_line", qemu_command_line),
     ("runs", runs),

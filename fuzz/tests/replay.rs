@@ -173,7 +173,7 @@ macro_rules! replay {
     };
 }
 
-replay!(analyze arg_specs args avml beside btf crash_dump descriptor dma_map elf facts_note firmware gdb_description gdb_layout gdb_packet gzip iomem kallsyms kcore kdump layout_entry libvirt lime log_flat log_ring lz4 migration open paging pattern qemu_answers qemu_command_line runs vmcoreinfo vmware xz zstd);
+replay!(analyze arg_specs args avml beside btf crash_dump descriptor dma_map elf facts_note firmware gdb_description gdb_layout gdb_packet gzip iomem kallsyms kcore kdbg kdump layout_entry libvirt lime log_flat log_ring lz4 migration open paging pattern pdb pe qemu_answers qemu_command_line runs vmcoreinfo vmware xz zstd);
 
 #[test]
 fn every_target_has_a_corpus_and_a_program() {

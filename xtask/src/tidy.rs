@@ -45,6 +45,7 @@ const HOSTS: &[&str] = &[
     "git.kernel.org",
     "github.com",
     "keepachangelog.com",
+    "msdl.microsoft.com",
     "semver.org",
     "www.kernel.org",
 ];

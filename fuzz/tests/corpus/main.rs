@@ -23,6 +23,7 @@ mod paging;
 mod plugin;
 mod scan;
 mod snapshot;
+mod win32;
 
 use std::{fs, path::Path};
 
@@ -51,6 +52,7 @@ fn seeds() -> Vec<Seed> {
         args::seeds(),
         gdb::seeds(),
         snapshot::seeds(),
+        win32::seeds(),
         linux::seeds(),
         live::seeds(),
         paging::seeds(),
@@ -98,6 +100,9 @@ fn seeds_reach_the_end_of_their_parser() {
             "kcore" => memflow_kcore::Headers::read(&bytes[..], name.as_ref())
                 .and_then(|headers| memflow_kcore::physical_runs(&headers.segments, name.as_ref()))
                 .map(drop),
+            "kdbg" => some(memflow_win32::fuzzing::kdbg(&bytes)),
+            "pdb" => some(memflow_win32::fuzzing::pdb(&bytes)),
+            "pe" => some(memflow_win32::fuzzing::pe(&bytes)),
             "dma_map" => memflow_pcileech::parse_map(&text(&bytes)).map(drop),
             "lime" => lime::parse(&input, strict).map(drop),
             "runs" => text(&bytes).parse::<RunMap>().map(drop),

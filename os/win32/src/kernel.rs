@@ -34,11 +34,12 @@ use crate::{
     pe::{CodeView, Exports, Image},
     reader::Reader,
     soft_fault::WindowsSoftFaults,
+    symbols::{self, Pdb, SymbolSources, Told},
     version::{self, SharedData, Version},
 };
 
 /// How far a search is: what is done, bytes done, bytes in all. Breaks to cancel the search.
-type ProgressFn<'a> = dyn Fn(&'static str, u64, u64) -> ControlFlow<()> + Sync + 'a;
+pub(crate) type ProgressFn<'a> = dyn Fn(&'static str, u64, u64) -> ControlFlow<()> + Sync + 'a;
 
 /// The architecture of a Windows kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +76,9 @@ pub struct Win32Options<'a> {
     pub arch: Option<Arch>,
     /// Where offsets may come from.
     pub offsets: OffsetSources,
+    /// Where files of symbols may come from. They are looked for when the table does not have this build; one that the caller names is
+    /// read in any case. With [`OffsetSources::Derived`] nobody looks for them.
+    pub symbols: SymbolSources<'a>,
     /// Called now and then, from several threads, while memory is searched: what is done, bytes done, bytes in all. When it breaks, the
     /// search ends with [`Error::Cancelled`].
     pub progress: Option<&'a ProgressFn<'a>>,
@@ -87,6 +91,7 @@ impl fmt::Debug for Win32Options<'_> {
             .field("kernel", &self.kernel)
             .field("arch", &self.arch)
             .field("offsets", &self.offsets)
+            .field("symbols", &self.symbols)
             .finish_non_exhaustive()
     }
 }
@@ -121,8 +126,10 @@ impl Kernel {
     /// Finds the kernel in `memory`.
     ///
     /// # Errors
-    /// [`Error::NotRecognised`] that lists each thing that was looked for and what became of it.
+    /// [`Error::NotRecognised`] that lists each thing that was looked for and what became of it; [`Error::File`] for a file of symbols
+    /// that the caller names and that is not the kernel's.
     pub fn open(memory: Arc<dyn PhysicalMemory>, options: &Win32Options<'_>) -> Result<Self> {
+        symbols::check("symbols", options.symbols.path.unwrap_or_default())?;
         let (found, mut evidence) = find::find(&memory, options)?;
         let plain = found.view;
         let soft_faults: Arc<dyn SoftFaults> = Arc::new(WindowsSoftFaults::new(plain.space().clone()));
@@ -149,7 +156,14 @@ impl Kernel {
         };
         kernel.tell_finds(&mut evidence);
         kernel.version = kernel.find_version(row);
-        kernel.find_layout(row, options.offsets == OffsetSources::Derived, &mut evidence);
+        let pdb = match options.offsets {
+            OffsetSources::All => {
+                let mut told = Told { evidence: &mut evidence, progress: options.progress };
+                symbols::lookup(&options.symbols, kernel.symbols.as_ref(), row.is_some(), &mut told)?
+            }
+            OffsetSources::Derived => None,
+        };
+        kernel.find_layout(row, pdb, options.offsets == OffsetSources::Derived, &mut evidence);
         evidence.extend(kernel.layout.summary());
         if let Some(view) = kernel.system_view() {
             evidence.push(format!("page tables of System: {}", find::describe(view.space())));
@@ -201,18 +215,35 @@ impl Kernel {
         Version { major, minor, build: build.unwrap_or(other.build) }
     }
 
-    /// Offsets: of this very build, else what the kernel itself tells and a build that is near and agrees with that.
-    fn find_layout(&mut self, row: Option<Row>, derived_only: bool, evidence: &mut Vec<String>) {
+    /// Offsets: of this very build by the table and its symbols, else what the kernel itself tells and a build that is near and agrees
+    /// with that.
+    fn find_layout(
+        &mut self,
+        row: Option<Row>,
+        pdb: Option<(Pdb, String)>,
+        derived_only: bool,
+        evidence: &mut Vec<String>,
+    ) {
         let mut layout = Layout::default();
         if let Some(row) = row {
             row.add_to(&mut layout);
+        }
+        let exact = row.is_some() || pdb.is_some();
+        if let Some((pdb, path)) = pdb {
+            let from = format!("symbols, {path}");
+            let size = self.image.as_ref().map_or(u64::MAX, |image| image.size.into());
+            // What lies outside of the image is none of its own.
+            let inside = |(name, value): &(String, u64)| !name.starts_with("rva:") || *value < size;
+            for (name, value) in pdb.numbers.into_iter().filter(inside) {
+                layout.add(name, value, from.clone());
+            }
         }
         if let Some(kdbg) = &self.kdbg {
             for (name, value) in kdbg.layout() {
                 layout.add(name, value, "KDBG");
             }
         }
-        if row.is_none() {
+        if !exact {
             if let Some(exports) = self.exports() {
                 offsets::accessors(&self.view, exports, &mut layout);
             }
@@ -291,10 +322,14 @@ impl Kernel {
             .ok_or_else(|| Error::NotFound { what: "list", name: "PsActiveProcessHead".to_owned() })
     }
 
-    /// Whether there are links at an address, and one of the neighbours that can be read leads back.
+    /// Whether there are links at an address, and one of the neighbours that can be read leads back. The lists that are asked for are
+    /// never empty.
     fn is_list(&self, head: VirtAddr) -> bool {
         let reader = Reader::new(&self.view);
         let Ok((next, previous)) = reader.links(head) else { return false };
+        if next == head || previous == head {
+            return false;
+        }
         let forward = reader.links(next).map(|(_, back)| back == head);
         let backward = reader.links(previous).map(|(onwards, _)| onwards == head);
         reader.is_kernel(next) && reader.is_kernel(previous) && forward.or(backward).unwrap_or(false)

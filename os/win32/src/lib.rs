@@ -35,6 +35,9 @@ mod bytes;
 mod derive;
 mod eprocess;
 mod find;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod kdbg;
 mod kernel;
 mod list;
@@ -49,6 +52,7 @@ mod processors;
 mod reader;
 mod soft_fault;
 mod structure;
+mod symbols;
 #[cfg(test)]
 mod testing;
 mod thread;
@@ -64,6 +68,7 @@ pub use crate::{
     plugin::Plugin,
     process::Win32Process,
     processors::Running,
+    symbols::{SymbolSources, default_store},
     thread::ThreadDetails,
     vad::Vad,
     version::Version,

@@ -9,6 +9,7 @@ use memflow_core::{Result, plugin::OsRequest};
 use crate::{
     kernel::{Arch, OffsetSources, Win32Options},
     os::Win32Os,
+    symbols::{self, SymbolSources},
 };
 
 #[memflow_derive::os_layer(
@@ -18,6 +19,8 @@ use crate::{
         dtb: number => "value of the page-table root register (CR3) to start from",
         kernel: number => "an address in the kernel's image, such as its base",
         arch: choice(x64 | "x86-pae" | x86) => "the architecture of the kernel",
+        pdb: path => "the file of symbols that belongs to the kernel",
+        symbols: text => "folders and stores with files of symbols, as in _NT_SYMBOL_PATH, whose place it takes; `download` among them also asks servers; `off` for none",
         offsets: choice(all | derived) = "all" => "where offsets of structures may come from: also a table of builds, or only memory",
     ),
 )]
@@ -33,6 +36,15 @@ fn open(request: OsRequest<'_>) -> Result<Win32Os> {
         // The descriptor names no other.
         _ => None,
     });
+    let pdb = request.args.path("pdb")?;
+    // What the environment says is for many programs: nothing in it may end this one.
+    let environment = || std::env::var("_NT_SYMBOL_PATH").ok().filter(|path| symbols::is_understood(path));
+    let path = match request.args.text("symbols")? {
+        Some("off") => None,
+        Some("download") => Some(format!("{};download", environment().unwrap_or_default())),
+        Some(path) => Some(path.to_owned()),
+        None => environment(),
+    };
     let options = Win32Options {
         root: request.args.number("dtb")?,
         kernel: request.args.number("kernel")?,
@@ -41,6 +53,7 @@ fn open(request: OsRequest<'_>) -> Result<Win32Os> {
             Some("derived") => OffsetSources::Derived,
             _ => OffsetSources::All,
         },
+        symbols: SymbolSources { pdb: pdb.as_deref(), path: path.as_deref(), ..SymbolSources::default() },
         progress: Some(&progress),
     };
     Win32Os::open(request.memory.clone(), &options)

@@ -47,6 +47,7 @@ mod random;
 mod resource;
 mod section;
 mod soft;
+mod symbols;
 mod tables;
 mod thread;
 mod token;

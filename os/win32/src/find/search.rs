@@ -32,7 +32,7 @@ use super::{
     low_stub, scan,
     tables::{self, Root, Shape},
 };
-use crate::kernel::Win32Options;
+use crate::{kernel::Win32Options, version::SharedData};
 
 /// Told what is done, how many bytes of how many are done; breaks to cancel.
 pub(crate) type Progress<'a> = dyn Fn(&'static str, u64, u64) -> ControlFlow<()> + Sync + 'a;
@@ -41,8 +41,12 @@ pub(crate) type Progress<'a> = dyn Fn(&'static str, u64, u64) -> ControlFlow<()>
 const MAX_EVIDENCE: usize = 64;
 /// Roots that are kept of a scan; a system has one for each process, or two.
 const MAX_ROOTS: usize = 1 << 16;
-/// Roots of a scan that are looked into.
+/// Roots of a scan of which the shared page is looked for: that takes a handful of small reads each.
+const MAX_LOOKED_AT: usize = 1 << 13;
+/// Roots of a scan, without the shared page, in which the kernel is looked for.
 const MAX_TRIED: usize = 64;
+/// Roots of a scan that are named.
+const MAX_NAMED: usize = 4;
 /// Windows makes its first tables in low memory.
 const LOW_MEMORY: u64 = 16 << 20;
 
@@ -161,24 +165,40 @@ impl Search<'_> {
                 tables::pae(memory, at, page, &mut |root| keep(root));
             }
         })?;
-        let mut roots = roots.into_inner().unwrap_or_else(PoisonError::into_inner);
-        // The likelier first; among equals the lower one, which is the older.
+        let roots = roots.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let ranked = self.ranked(what, roots, modes);
+        Ok(ranked
+            .iter()
+            .find_map(|space| self.attempt(&Candidate::new("a table that maps itself", space.clone()), &[])))
+    }
+
+    /// Address spaces of roots, the likelier first: those that map the page that the kernel shares with all processes, then those with
+    /// more of the kernel and less of users; among equals the lower one, which is the older.
+    fn ranked(&mut self, what: &str, mut roots: Vec<Root>, modes: &[&'static Architecture]) -> Vec<AddressSpace> {
         roots.sort_by_key(|root| (Reverse(root.rank), root.at));
-        self.tell(what, format!("{} tables that map themselves", roots.len()));
-        for root in roots.into_iter().take(MAX_TRIED) {
-            let spaces: &[&'static Architecture] = match root.shape {
-                Shape::Long => &[&x86::X64, &x86::X64_LA57],
-                Shape::Pae(_) => &[&x86::X86_PAE],
-                Shape::Narrow => &[&x86::X86],
+        let spaces = roots.iter().flat_map(|root| {
+            let of_shape = |arch: &&'static Architecture| match root.shape {
+                Shape::Long => arch.pointer_size == 8,
+                Shape::Pae(_) => arch.name == x86::X86_PAE.name,
+                Shape::Narrow => arch.name == x86::X86.name,
             };
-            for arch in spaces.iter().filter(|arch| has(arch.name)) {
-                let candidate = Candidate::new("a table that maps itself", AddressSpace::new(arch, root.at.as_u64()));
-                if let Some(found) = self.attempt(&candidate, &[]) {
-                    return Ok(Some(found));
-                }
-            }
+            modes.iter().copied().filter(of_shape).map(|arch| AddressSpace::new(arch, root.at.as_u64()))
+        });
+        let maps_shared_page = |space: &AddressSpace| {
+            let view = SpaceView::new(self.memory.clone(), space.clone());
+            SharedData::read(&view).is_some()
+        };
+        let (mut first, second): (Vec<AddressSpace>, Vec<AddressSpace>) =
+            spaces.take(MAX_LOOKED_AT).partition(maps_shared_page);
+        let mut became = format!("{} tables that map themselves", roots.len());
+        if !first.is_empty() {
+            let names: Vec<String> = first.iter().take(MAX_NAMED).map(|space| space.root().to_string()).collect();
+            let more = if first.len() > MAX_NAMED { ", …" } else { "" };
+            became.push_str(&format!("; {} of them map the shared page: {}{more}", first.len(), names.join(", ")));
         }
-        Ok(None)
+        self.tell(what, became);
+        first.extend(second.into_iter().take(MAX_TRIED));
+        first
     }
 
     fn run(&mut self) -> Result<Option<Found>> {
@@ -192,8 +212,18 @@ impl Search<'_> {
             self.tell("machine", "an AArch64 machine; only x86 and x64 are supported");
             return Ok(None);
         }
+        if let Some(arch) = self.options.arch {
+            self.tell("architecture", format!("{arch:?}, as the caller says; nothing else was looked for"));
+        }
         if let Some(root) = self.options.root {
-            return Ok(self.first_of(&given::by_caller(root, &modes)));
+            let found = self.first_of(&given::by_caller(root, &modes));
+            if found.is_none() {
+                self.tell(
+                    "other page tables",
+                    "not looked for, as the caller names these; leave out `dtb` to search all memory",
+                );
+            }
+            return Ok(found);
         }
         if let Some(found) = self.first_of(&given::by_facts(&*memory, &modes)) {
             return Ok(Some(found));
@@ -226,7 +256,20 @@ pub(crate) fn find(memory: &Arc<dyn PhysicalMemory>, options: &Win32Options<'_>)
     let hints = given::hints(options.kernel, memory.facts());
     let mut search = Search { memory, options, hints, tried: Vec::new(), evidence: Vec::new() };
     match search.run()? {
-        Some(found) => Ok((found, search.evidence)),
+        Some(found) => {
+            let outside = |address: &u64| {
+                let offset = VirtAddr::new(*address).offset_from(found.kernel.base);
+                let size = found.kernel.image.as_ref().map_or(u64::MAX, |image| image.size.into());
+                offset.is_none_or(|offset| offset >= size)
+            };
+            if let Some(address) = options.kernel.filter(outside) {
+                let address = VirtAddr::new(address);
+                search
+                    .evidence
+                    .push(format!("the address given by the caller ({address}): not in the kernel that was found"));
+            }
+            Ok((found, search.evidence))
+        }
         None => Err(Error::NotRecognised { what: "Windows kernel", looked_for: search.evidence.join("; ") }),
     }
 }

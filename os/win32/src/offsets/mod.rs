@@ -12,5 +12,5 @@ pub(crate) use self::{
     accessors::accessors,
     layout::Layout,
     nearest::{Check, nearest},
-    table::{Row, exact},
+    table::{Row, columns, exact},
 };

@@ -36,6 +36,11 @@ pub(super) fn rows() -> impl Iterator<Item = Row> {
     TABLE.lines().skip(1).filter(|line| !line.is_empty()).map(|line| Row { line })
 }
 
+/// The names of all numbers that rows have.
+pub(crate) fn columns() -> impl Iterator<Item = &'static str> {
+    TABLE.lines().next().unwrap_or_default().split(',').skip(KEYS)
+}
+
 impl Row {
     fn cell(self, number: usize) -> Option<&'static str> {
         self.line.split(',').nth(number)

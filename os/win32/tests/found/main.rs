@@ -3,5 +3,6 @@
 //! What is expected is the generator's own list of what it built; it shares no code with the layer.
 
 mod finding;
+mod hostile;
 mod machine;
 mod offsets;
