@@ -76,7 +76,7 @@ fn is_url(text: &str) -> bool {
 fn unknown(what: &'static str, found: &str) -> Error {
     Error::Argument {
         what: what.into(),
-        expected: "`download`, a folder, `srv*FOLDER*https://SERVER/PATH` or `cache*FOLDER`, with `;` between them"
+        expected: "`download`, a folder, `srv*FOLDER*SERVER` or `cache*FOLDER`, with `;` between them"
             .into(),
         found: found.to_owned(),
     }
