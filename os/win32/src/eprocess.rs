@@ -42,12 +42,30 @@ const MAX_PID: u64 = 1 << 31;
 /// Highest number of a session that is believed.
 const MAX_SESSION: u32 = 0xffff;
 
+/// Who told of a process first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum FoundBy {
+    /// The kernel's list. All others are hidden from it, or behind a gap in what can be read of it.
+    List,
+    /// The table of process numbers (`PspCidTable`).
+    Numbers,
+    /// A thread in that table, which belongs to it.
+    Thread,
+    /// A processor that runs one of its threads.
+    Processor,
+    /// Whoever asked gave its address.
+    Caller,
+}
+
 /// What Windows knows of a process beyond [`ProcessInfo`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ProcessDetails {
     /// What every system tells.
     pub info: ProcessInfo,
+    /// Who told of it.
+    pub found_by: FoundBy,
     /// Path of the image, as the kernel's audit records have it (`\Device\HarddiskVolume2\Windows\explorer.exe`).
     pub image_path: Option<String>,
     /// Root of the page tables in user mode, where kernel and users have tables of their own (KVA shadow).
@@ -56,6 +74,12 @@ pub struct ProcessDetails {
     pub peb: Option<VirtAddr>,
     /// Where `EWOW64PROCESS`, or before Windows 10 the 32-bit block, lies: a process of 32-bit code on x64.
     pub wow64: Option<VirtAddr>,
+    /// It runs 32-bit code: under WoW64, or as all processes of a 32-bit system.
+    pub narrow: bool,
+    /// Its token, which says who it runs as.
+    pub token: Option<VirtAddr>,
+    /// Its table of handles.
+    pub handle_table: Option<VirtAddr>,
     /// Session.
     pub session: Option<u32>,
     /// When it was started, in units of 100 ns since 1601-01-01 00:00 UTC.
@@ -79,6 +103,8 @@ pub(crate) struct EprocessLayout {
     user_root: Option<u64>,
     peb: Option<u64>,
     wow64: Option<u64>,
+    token: Option<u64>,
+    handle_table: Option<u64>,
     session: Option<u64>,
     create_time: Option<u64>,
     exit_time: Option<u64>,
@@ -104,6 +130,8 @@ impl EprocessLayout {
             peb: layout.find("_EPROCESS.Peb"),
             // The name has been written in both ways.
             wow64: layout.find("_EPROCESS.WoW64Process").or_else(|| layout.find("_EPROCESS.Wow64Process")),
+            token: layout.find("_EPROCESS.Token"),
+            handle_table: layout.find("_EPROCESS.ObjectTable"),
             session: layout.find("_EPROCESS.Session"),
             create_time: layout.find("_EPROCESS.CreateTime"),
             exit_time: layout.find("_EPROCESS.ExitTime"),
@@ -117,6 +145,8 @@ impl EprocessLayout {
             [Some(one.root), Some(one.links), Some(one.pid), Some(one.name), one.parent, one.user_root, one.peb];
         let more = [
             one.wow64,
+            one.token,
+            one.handle_table,
             one.session,
             one.create_time,
             one.exit_time,
@@ -179,12 +209,21 @@ pub(crate) fn read(kernel: &Kernel, layout: &EprocessLayout, at: VirtAddr) -> Re
         // `_MM_SESSION_SPACE`: a count, flags, the number.
         reader.value::<u32>(session, 8).ok().filter(|session| *session <= MAX_SESSION)
     });
+    let kernel_pointer = |offset: Option<u64>| pointer(offset).filter(|address| reader.is_kernel(*address));
+    // The low bits of a fast reference count references.
+    let counts = reader.either(0xf, 0x7);
+    let token = pointer(layout.token).map(|token| VirtAddr::new(token.as_u64() & !counts));
+    let wow64 = pointer(layout.wow64).filter(|_| reader.is_wide());
     Ok(ProcessDetails {
         info,
+        found_by: FoundBy::Caller,
         image_path,
         user_root: word(layout.user_root).filter(|root| root >> 12 != 0),
         peb,
-        wow64: pointer(layout.wow64).filter(|_| reader.is_wide()),
+        wow64,
+        narrow: wow64.is_some() || !reader.is_wide(),
+        token: token.filter(|token| reader.is_kernel(*token)),
+        handle_table: kernel_pointer(layout.handle_table),
         session,
         create_time,
         exit_time,
@@ -224,7 +263,7 @@ pub(crate) fn list(kernel: &Kernel, layout: &EprocessLayout, head: VirtAddr) -> 
     for node in nodes.items {
         let at = layout.of_node(node);
         match read(kernel, layout, at) {
-            Ok(process) => listing.items.push(process),
+            Ok(process) => listing.items.push(ProcessDetails { found_by: FoundBy::List, ..process }),
             Err(error) => listing.problems.push(error.context(format!("process at {at}"))),
         }
     }

@@ -19,10 +19,7 @@ use std::{
 };
 
 use memflow_core::{
-    Error, MemoryView, MemoryViewExt, Result, VirtAddr,
-    memory::PhysicalMemory,
-    os::KernelInfo,
-    paging::{AddressSpace, SoftFaults},
+    Error, MemoryView, MemoryViewExt, Result, VirtAddr, memory::PhysicalMemory, os::KernelInfo, paging::AddressSpace,
     view::SpaceView,
 };
 
@@ -31,6 +28,7 @@ use crate::{
     kdbg::Kdbg,
     modules,
     offsets::{self, Layout, Row},
+    page_file::{PageFile, PageFiles, PagedMemory},
     pe::{CodeView, Exports, Image},
     reader::Reader,
     soft_fault::WindowsSoftFaults,
@@ -75,6 +73,11 @@ pub struct Win32Options<'a> {
     pub arch: Option<Arch>,
     /// Where offsets may come from.
     pub offsets: OffsetSources,
+    /// Numbers of the kernel's layout that are known from elsewhere, by the names of the table of builds: `("_EPROCESS.Peb", 0x550)`.
+    /// They come before all others.
+    pub known: &'a [(&'a str, u64)],
+    /// Page files of the target, from which pages that are not in memory are read.
+    pub page_files: &'a [PageFile],
     /// Called now and then, from several threads, while memory is searched: what is done, bytes done, bytes in all. When it breaks, the
     /// search ends with [`Error::Cancelled`].
     pub progress: Option<&'a ProgressFn<'a>>,
@@ -87,6 +90,8 @@ impl fmt::Debug for Win32Options<'_> {
             .field("kernel", &self.kernel)
             .field("arch", &self.arch)
             .field("offsets", &self.offsets)
+            .field("known", &self.known)
+            .field("page_files", &self.page_files)
             .finish_non_exhaustive()
     }
 }
@@ -108,7 +113,7 @@ pub struct Kernel {
     pub(crate) shared: Option<SharedData>,
     pub(crate) layout: Layout,
     exports: OnceLock<Option<Exports>>,
-    soft_faults: Arc<dyn SoftFaults>,
+    soft_faults: Arc<WindowsSoftFaults>,
 }
 
 impl fmt::Debug for Kernel {
@@ -125,7 +130,12 @@ impl Kernel {
     pub fn open(memory: Arc<dyn PhysicalMemory>, options: &Win32Options<'_>) -> Result<Self> {
         let (found, mut evidence) = find::find(&memory, options)?;
         let plain = found.view;
-        let soft_faults: Arc<dyn SoftFaults> = Arc::new(WindowsSoftFaults::new(plain.space().clone()));
+        let files = PageFiles::new(options.page_files);
+        let memory = match files.is_empty() {
+            true => memory,
+            false => Arc::new(PagedMemory::new(memory, files.clone())),
+        };
+        let soft_faults = Arc::new(WindowsSoftFaults::new(plain.space().clone(), files));
         let space = plain.space().clone().with_soft_faults(soft_faults.clone());
         let view = SpaceView::new(memory.clone(), space);
         let find::KernelImage { base, image, codeview, .. } = found.kernel;
@@ -148,8 +158,9 @@ impl Kernel {
         };
         kernel.tell_finds(&mut evidence);
         kernel.version = kernel.find_version(row);
+        kernel.soft_faults.set_build(kernel.version.build);
         let row = row.filter(|_| options.offsets == OffsetSources::All);
-        kernel.find_layout(row, options.offsets == OffsetSources::Derived, &mut evidence);
+        kernel.find_layout(row, options, &mut evidence);
         evidence.extend(kernel.layout.summary());
         kernel.name(evidence);
         Ok(kernel)
@@ -181,8 +192,12 @@ impl Kernel {
     }
 
     /// Offsets: of this very build, else what the kernel itself tells and a build that is near and agrees with that.
-    fn find_layout(&mut self, row: Option<Row>, derived_only: bool, evidence: &mut Vec<String>) {
+    fn find_layout(&mut self, row: Option<Row>, options: &Win32Options<'_>, evidence: &mut Vec<String>) {
+        let derived_only = options.offsets == OffsetSources::Derived;
         let mut layout = Layout::default();
+        for (name, value) in options.known {
+            layout.add((*name).to_owned(), *value, "the caller");
+        }
         if let Some(row) = row {
             row.add_to(&mut layout);
         }
@@ -265,6 +280,11 @@ impl Kernel {
     /// processor knowing are found in it, others are told.
     pub fn space_of_root(&self, root: u64) -> AddressSpace {
         AddressSpace::new(self.view.space().architecture(), root).with_soft_faults(self.soft_faults.clone())
+    }
+
+    /// What is known of entries of page tables.
+    pub(crate) fn soft_faults(&self) -> &WindowsSoftFaults {
+        &self.soft_faults
     }
 
     /// An offset of a structure's member, or another number of the kernel's layout: `_EPROCESS.Peb`, `sizeof(_EPROCESS)`.
