@@ -171,6 +171,15 @@ impl EprocessLayout {
 /// # Errors
 /// When it cannot be read, or is no process.
 pub(crate) fn read(kernel: &Kernel, layout: &EprocessLayout, at: VirtAddr) -> Result<ProcessDetails> {
+    read_in_part(kernel, layout, at).map(|(process, _)| process)
+}
+
+/// The same, with why not all of it could be read.
+pub(crate) fn read_in_part(
+    kernel: &Kernel,
+    layout: &EprocessLayout,
+    at: VirtAddr,
+) -> Result<(ProcessDetails, Option<Error>)> {
     let reader = Reader::new(&kernel.view);
     let structure = Structure::read(&kernel.view, at, layout.len)?;
     let (pid, name) = identity(&structure, layout)?;
@@ -196,9 +205,11 @@ pub(crate) fn read(kernel: &Kernel, layout: &EprocessLayout, at: VirtAddr) -> Re
     let peb = pointer(layout.peb).filter(|peb| reader.is_user(*peb));
     // Processes of the kernel (System, Registry) have no block of a process. One that has ended may have lost it.
     info.kernel_thread = layout.peb.is_some_and(|offset| structure.word(offset).is_ok_and(|peb| peb == 0)) && !ended;
-    let image_path = pointer(layout.audit)
-        .filter(|audit| reader.is_kernel(*audit))
-        .and_then(|audit| reader.unicode_string(audit, 0).ok().filter(|path| !path.is_empty()));
+    let mut unread = None;
+    let mut told = |error: Error, what: &'static str| unread = Some(error.context(what));
+    let path = pointer(layout.audit).filter(|audit| reader.is_kernel(*audit)).map(|audit| reader.unicode_string(audit, 0));
+    let path = path.and_then(|path| path.map_err(|error| told(error, "path")).ok());
+    let image_path = path.filter(|path| !path.is_empty());
     if let Some(long) = image_path.as_ref().and_then(|path| path.rsplit('\\').next()).filter(|long| {
         // The kernel's own name is cut after 14 bytes.
         long.len() > info.name.len() && info.name.len() >= 14 && long.starts_with(&info.name)
@@ -207,14 +218,17 @@ pub(crate) fn read(kernel: &Kernel, layout: &EprocessLayout, at: VirtAddr) -> Re
     }
     let session = pointer(layout.session).filter(|session| reader.is_kernel(*session)).and_then(|session| {
         // `_MM_SESSION_SPACE`: a count, flags, the number.
-        reader.value::<u32>(session, 8).ok().filter(|session| *session <= MAX_SESSION)
+        let number = reader.value::<u32>(session, 8).map_err(|error| told(error, "session"));
+        number.ok().filter(|session| *session <= MAX_SESSION)
     });
     let kernel_pointer = |offset: Option<u64>| pointer(offset).filter(|address| reader.is_kernel(*address));
     // The low bits of a fast reference count references.
     let counts = reader.either(0xf, 0x7);
     let token = pointer(layout.token).map(|token| VirtAddr::new(token.as_u64() & !counts));
     let wow64 = pointer(layout.wow64).filter(|_| reader.is_wide());
-    Ok(ProcessDetails {
+    let missing = structure.missing().or(unread);
+    let missing = missing.map(|error| error.context(format!("process {} ({}): known in part", info.pid, info.name)));
+    let details = ProcessDetails {
         info,
         found_by: FoundBy::Caller,
         image_path,
@@ -229,7 +243,8 @@ pub(crate) fn read(kernel: &Kernel, layout: &EprocessLayout, at: VirtAddr) -> Re
         exit_time,
         exit_status: status.filter(|_| ended),
         image_base: pointer(layout.image_base),
-    })
+    };
+    Ok((details, missing))
 }
 
 /// Number and name, if they can be those of a process.
@@ -262,8 +277,11 @@ pub(crate) fn list(kernel: &Kernel, layout: &EprocessLayout, head: VirtAddr) -> 
     let mut listing = Listing { items: Vec::new(), problems: nodes.problems };
     for node in nodes.items {
         let at = layout.of_node(node);
-        match read(kernel, layout, at) {
-            Ok(process) => listing.items.push(ProcessDetails { found_by: FoundBy::List, ..process }),
+        match read_in_part(kernel, layout, at) {
+            Ok((process, missing)) => {
+                listing.items.push(ProcessDetails { found_by: FoundBy::List, ..process });
+                listing.problems.extend(missing);
+            }
             Err(error) => listing.problems.push(error.context(format!("process at {at}"))),
         }
     }

@@ -64,14 +64,18 @@ pub(crate) fn modules(reader: Reader<'_>, what: &'static str, head: VirtAddr, or
     let mut listing = Listing { items: Vec::new(), problems: nodes.problems };
     for entry in nodes.items {
         match module(&reader, entry, origin) {
-            Ok(module) => listing.items.push(module),
+            Ok((module, unread)) => {
+                listing.items.push(module);
+                listing.problems.extend(unread.map(|error| error.context(format!("module entry at {entry}"))));
+            }
             Err(error) => listing.problems.push(error.context(format!("module entry at {entry}"))),
         }
     }
     listing
 }
 
-fn module(reader: &Reader<'_>, entry: VirtAddr, origin: Origin) -> Result<LoadedModule> {
+/// The module of an entry, and why its path or its own name could not be read.
+fn module(reader: &Reader<'_>, entry: VirtAddr, origin: Origin) -> Result<(LoadedModule, Option<Error>)> {
     let [base_at, size_at, path_at, name_at] = offsets(reader);
     let base = reader.pointer(entry, base_at)?;
     let size: u32 = reader.value(entry, size_at)?;
@@ -85,16 +89,19 @@ fn module(reader: &Reader<'_>, entry: VirtAddr, origin: Origin) -> Result<Loaded
     }
     let path = reader.unicode_string(entry, path_at).context(|| "path".into());
     // The path ends with the name. One of the two may lie in memory that is paged out.
-    let name = match (reader.unicode_string(entry, name_at), &path) {
-        (Ok(name), _) => name,
-        (Err(_), Ok(path)) => path.rsplit('\\').next().unwrap_or_default().to_owned(),
+    let (name, path, unread) = match (reader.unicode_string(entry, name_at), path) {
+        (Ok(name), Ok(path)) => (name, path, None),
+        (Ok(name), Err(error)) => (name, String::new(), Some(error)),
+        (Err(error), Ok(path)) => {
+            (path.rsplit('\\').next().unwrap_or_default().to_owned(), path, Some(error.context("name")))
+        }
         (Err(error), Err(_)) => return Err(error.context("name")),
     };
     let info = ModuleInfo::new(entry, base, size.into(), name);
     // Between base and size.
     let entry_point = reader.pointer(entry, base_at.saturating_add(reader.pointer_size())).ok();
     let entry_point = entry_point.filter(|address| address.offset_from(base).is_some_and(|at| at < size.into()));
-    Ok(LoadedModule { info, path: path.unwrap_or_default(), entry_point, origin })
+    Ok((LoadedModule { info, path, entry_point, origin }, unread))
 }
 
 /// The list's head, looked for in the kernel's data: two links, the first of which leads to the kernel's own entry and back.

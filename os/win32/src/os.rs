@@ -96,10 +96,13 @@ impl Win32Os {
             let mut listing = eprocess::list(kernel, &layout, kernel.active_processes()?);
             let known: HashSet<VirtAddr> = listing.items.iter().map(|process| process.info.address).collect();
             for (found_by, at) in hidden::candidates(kernel, &known, &mut listing.problems) {
-                match eprocess::read(kernel, &layout, at) {
+                match eprocess::read_in_part(kernel, &layout, at) {
                     // The idle process is in no list.
-                    Ok(process) if process.info.pid == 0 => {}
-                    Ok(process) => listing.items.push(ProcessDetails { found_by, ..process }),
+                    Ok((process, _)) if process.info.pid == 0 => {}
+                    Ok((process, missing)) => {
+                        listing.items.push(ProcessDetails { found_by, ..process });
+                        listing.problems.extend(missing);
+                    }
                     Err(error) => listing.problems.push(error.context(format!("process at {at}, told by {found_by}"))),
                 }
             }

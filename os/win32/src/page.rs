@@ -30,7 +30,7 @@ use memflow_core::{
 use crate::{
     bytes::index,
     os::System,
-    soft_fault::{Behind, InMemory},
+    soft_fault::{Behind, InMemory, InRegion},
     vad::{self, VadLayout},
 };
 
@@ -95,11 +95,19 @@ struct Shared {
     prototypes: (VirtAddr, VirtAddr),
 }
 
+/// The regions of a process that prototypes tell, by address.
+#[derive(Clone, Debug, Default)]
+struct Regions {
+    shared: Vec<Shared>,
+    /// No region is missing.
+    complete: bool,
+}
+
 /// What is known of pages of one process.
 pub(crate) struct ProcessPages {
     system: Arc<System>,
     process: VirtAddr,
-    kept: OnceLock<Vec<Shared>>,
+    kept: OnceLock<Regions>,
 }
 
 impl fmt::Debug for ProcessPages {
@@ -113,37 +121,40 @@ impl ProcessPages {
         Self { system, process, kept: OnceLock::new() }
     }
 
-    /// The regions with prototypes, by address.
-    fn shared(&self) -> Cow<'_, [Shared]> {
+    fn regions(&self) -> Cow<'_, Regions> {
         match self.system.kernel.memory.metadata().liveness {
-            Liveness::Frozen => self.kept.get_or_init(|| self.look()).as_slice().into(),
-            Liveness::Live => self.look().into(),
+            Liveness::Frozen => Cow::Borrowed(self.kept.get_or_init(|| self.look())),
+            Liveness::Live => Cow::Owned(self.look()),
         }
     }
 
-    fn look(&self) -> Vec<Shared> {
+    fn look(&self) -> Regions {
         let kernel = &self.system.kernel;
         let regions =
             VadLayout::new(&kernel.layout).and_then(|layout| vad::regions(&kernel.view, &layout, self.process));
-        let Ok(regions) = regions else { return Vec::new() };
+        let Ok(regions) = regions else { return Regions::default() };
         let shared = |vad: &vad::Vad| {
             let prototypes = vad.prototypes?;
             let range = vad.region.range;
             Some(Shared { first: range.start().as_u64(), last: range.last()?.as_u64(), prototypes })
         };
-        regions.items.iter().filter_map(shared).collect()
+        Regions { shared: regions.items.iter().filter_map(shared).collect(), complete: regions.problems.is_empty() }
     }
 
     /// The prototype of the page of an address, by its region.
-    fn prototype(&self, at: VirtAddr) -> Option<VirtAddr> {
-        let shared = self.shared();
+    fn prototype(&self, at: VirtAddr) -> InRegion {
+        let Regions { shared, complete } = &*self.regions();
         let next = shared.partition_point(|region| region.first <= at.as_u64());
-        let region = shared.get(next.checked_sub(1)?).filter(|region| at.as_u64() <= region.last)?;
-        let page = at.as_u64().checked_sub(region.first)?.checked_div(PageSize::KIB_4.bytes())?;
+        let region = next.checked_sub(1).and_then(|index| shared.get(index));
+        let Some(region) = region.filter(|region| at.as_u64() <= region.last) else {
+            return if *complete { InRegion::None } else { InRegion::Unknown };
+        };
         let (first, last) = region.prototypes;
-        let entry = page.checked_mul(self.system.kernel.soft_faults().form().size)?;
+        let page = at.as_u64().saturating_sub(region.first).checked_div(PageSize::KIB_4.bytes());
+        let entry = page.and_then(|page| page.checked_mul(self.system.kernel.soft_faults().form().size));
         // What is behind the last one stands elsewhere.
-        first.checked_add(entry).filter(|prototype| *prototype <= last)
+        let prototype = entry.and_then(|entry| first.checked_add(entry)).filter(|prototype| *prototype <= last);
+        prototype.map_or(InRegion::Unknown, InRegion::Prototype)
     }
 
     /// What is at an address, by its entry if there is one.
@@ -203,7 +214,7 @@ impl ProcessPages {
 
     /// Whether a region with prototypes has any of the bytes from `offset` on.
     fn knows(&self, op: &ViewRead<'_>, offset: u64) -> bool {
-        let shared = self.shared();
+        let shared = &self.regions().shared;
         let start = op.addr.as_u64().saturating_add(offset);
         let end = op.addr.as_u64().saturating_add(crate::bytes::number(op.buf.len()));
         shared.iter().any(|region| region.first < end && start <= region.last)

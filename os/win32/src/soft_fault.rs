@@ -60,6 +60,17 @@ pub(crate) enum Behind {
     Nothing,
 }
 
+/// What the regions of a process say of a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum InRegion {
+    /// Its prototype lies there.
+    Prototype(VirtAddr),
+    /// No region with prototypes has it.
+    None,
+    /// Which region has it, or where its prototypes are, is not known.
+    Unknown,
+}
+
 /// How a page is in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum InMemory {
@@ -110,14 +121,14 @@ impl WindowsSoftFaults {
         memory: &dyn PhysicalMemory,
         entry: u64,
         table: Option<PhysAddr>,
-        region: &dyn Fn() -> Option<VirtAddr>,
+        region: &dyn Fn() -> InRegion,
     ) -> Behind {
         match self.form().meaning(entry) {
             Meaning::Prototype(at) => self.prototype(memory, at, table),
             Meaning::Nothing | Meaning::InRegion => match (region(), entry) {
-                (Some(at), _) => self.prototype(memory, at, table),
-                (None, 0) => Behind::Nothing,
-                (None, _) => Behind::Unreadable,
+                (InRegion::Prototype(at), _) => self.prototype(memory, at, table),
+                (InRegion::None, 0) => Behind::Nothing,
+                (InRegion::None | InRegion::Unknown, _) => Behind::Unreadable,
             },
             meaning => self.settled(memory, meaning, entry, table),
         }
@@ -220,7 +231,7 @@ impl WindowsSoftFaults {
         &self,
         memory: &dyn PhysicalMemory,
         fault: &SoftFault,
-        region: &dyn Fn() -> Option<VirtAddr>,
+        region: &dyn Fn() -> InRegion,
     ) -> SoftFaultAnswer {
         // Large pages are never anything but valid.
         if fault.page != PageSize::KIB_4 {
@@ -237,7 +248,7 @@ impl WindowsSoftFaults {
 impl SoftFaults for WindowsSoftFaults {
     fn resolve(&self, memory: &dyn PhysicalMemory, faults: &mut [SoftFault]) {
         for fault in faults {
-            fault.answer = self.answer(memory, fault, &|| None);
+            fault.answer = self.answer(memory, fault, &|| InRegion::None);
         }
     }
 }
@@ -320,7 +331,7 @@ mod tests {
             rules
         };
         let memory = flat(0x1000);
-        let behind = |rules: &WindowsSoftFaults, entry: u64| match rules.behind(&*memory, entry, None, &|| None) {
+        let behind = |rules: &WindowsSoftFaults, entry: u64| match rules.behind(&*memory, entry, None, &|| InRegion::None) {
             Behind::Page { state: InMemory::PageFile { page, .. }, .. } => Ok(page),
             other => Err(other),
         };

@@ -86,14 +86,23 @@ pub(crate) fn list(view: &dyn MemoryView, layout: &EthreadLayout, process: &Proc
     for node in nodes.items {
         let at = node.wrapping_sub(layout.links);
         match read(&reader, layout, process, at) {
-            Ok(thread) => listing.items.push(thread),
+            Ok((thread, missing)) => {
+                listing.items.push(thread);
+                listing.problems.extend(missing.map(|error| error.context(format!("thread at {at}: known in part"))));
+            }
             Err(error) => listing.problems.push(error.context(format!("thread at {at}"))),
         }
     }
     listing
 }
 
-fn read(reader: &Reader<'_>, layout: &EthreadLayout, process: &ProcessInfo, at: VirtAddr) -> Result<ThreadDetails> {
+/// The thread at an address, and why not all of it could be read.
+fn read(
+    reader: &Reader<'_>,
+    layout: &EthreadLayout,
+    process: &ProcessInfo,
+    at: VirtAddr,
+) -> Result<(ThreadDetails, Option<Error>)> {
     let structure = Structure::read(reader.view(), at, layout.len)?;
     let pid = structure.word(layout.cid)?;
     let tid = structure.word(layout.cid.saturating_add(reader.pointer_size()))?;
@@ -110,14 +119,15 @@ fn read(reader: &Reader<'_>, layout: &EthreadLayout, process: &ProcessInfo, at: 
     let tid = u32::try_from(tid).unwrap_or(u32::MAX);
     let info =
         ThreadInfo::new(at, tid, process.pid, process.name.clone(), state.map_or(ProcessState::Sleeping, meaning));
-    Ok(ThreadDetails {
+    let details = ThreadDetails {
         info,
         teb: pointer(layout.teb).filter(|teb| reader.is_user(*teb)),
         start: pointer(layout.start),
         win32_start: pointer(layout.win32_start),
         kernel_state: state,
         create_time: layout.create_time.and_then(|offset| structure.u64(offset).ok()),
-    })
+    };
+    Ok((details, structure.missing()))
 }
 
 /// A state of the kernel's in terms that all systems have.

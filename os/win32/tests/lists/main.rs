@@ -1,7 +1,9 @@
 //! Machines of the generator, read by the layer: every list is what was built, nothing more and nothing less.
 
+mod damage;
 mod equal;
 mod image;
+mod within;
 
 use memflow_win32::{Win32Options, Win32Os};
 use memflow_windows_images::{
