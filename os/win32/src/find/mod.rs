@@ -13,4 +13,7 @@ mod scan;
 mod search;
 mod tables;
 
-pub(crate) use self::{image::KernelImage, search::find};
+pub(crate) use self::{
+    image::KernelImage,
+    search::{describe, find},
+};

@@ -214,7 +214,7 @@ impl Search<'_> {
 }
 
 /// An address space, for evidence.
-pub(super) fn describe(space: &AddressSpace) -> String {
+pub(crate) fn describe(space: &AddressSpace) -> String {
     format!("page tables at physical {}, {}", space.root(), space.architecture().name)
 }
 
