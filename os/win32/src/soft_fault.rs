@@ -331,10 +331,11 @@ mod tests {
             rules
         };
         let memory = flat(0x1000);
-        let behind = |rules: &WindowsSoftFaults, entry: u64| match rules.behind(&*memory, entry, None, &|| InRegion::None) {
-            Behind::Page { state: InMemory::PageFile { page, .. }, .. } => Ok(page),
-            other => Err(other),
-        };
+        let behind =
+            |rules: &WindowsSoftFaults, entry: u64| match rules.behind(&*memory, entry, None, &|| InRegion::None) {
+                Behind::Page { state: InMemory::PageFile { page, .. }, .. } => Ok(page),
+                other => Err(other),
+            };
         let stored = 0x2003 << 32 | 4 << 5;
         // The file is too short for one of both numbers.
         assert_eq!(behind(&rules(0x100), stored), Ok(3));
