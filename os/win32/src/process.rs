@@ -194,6 +194,11 @@ impl Process for Win32Process {
         Ok(Listing { items: items.into_iter().map(|vad| vad.region).collect(), problems })
     }
 
+    fn modules(&self) -> Result<Listing<ModuleInfo>> {
+        let Listing { items, problems } = Self::modules(self)?;
+        Ok(Listing { items: items.into_iter().map(|module| module.info).collect(), problems })
+    }
+
     fn threads(&self) -> Result<Listing<ThreadInfo>> {
         let Listing { items, problems } = self.thread_details()?;
         Ok(Listing { items: items.into_iter().map(|thread| thread.info).collect(), problems })
