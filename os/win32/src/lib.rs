@@ -35,8 +35,11 @@ mod bytes;
 mod derive;
 mod eprocess;
 mod find;
+mod handles;
+mod hives;
 mod kdbg;
 mod kernel;
+mod keyboard;
 mod list;
 mod modules;
 mod offsets;
@@ -47,6 +50,7 @@ mod plugin;
 mod process;
 mod processors;
 mod reader;
+mod shared_data;
 mod soft_fault;
 mod structure;
 #[cfg(test)]
@@ -57,6 +61,8 @@ mod version;
 
 pub use crate::{
     eprocess::ProcessDetails,
+    handles::Handle,
+    hives::Hive,
     kernel::{Arch, Kernel, OffsetSources, Win32Options},
     modules::LoadedModule,
     os::Win32Os,
@@ -64,6 +70,7 @@ pub use crate::{
     plugin::Plugin,
     process::Win32Process,
     processors::Running,
+    shared_data::{ProductType, SystemData},
     thread::ThreadDetails,
     vad::Vad,
     version::Version,

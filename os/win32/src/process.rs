@@ -51,6 +51,11 @@ impl Win32Process {
         &self.details
     }
 
+    /// What it shares with the OS.
+    pub(crate) fn system(&self) -> &System {
+        &self.system
+    }
+
     /// The regions of its address space, with what only Windows knows of them.
     ///
     /// # Errors
