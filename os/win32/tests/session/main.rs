@@ -3,6 +3,7 @@
 //! Must not know: how the layer finds anything. The machines and their lists are from a generator that shares no code with it.
 
 mod machine;
+mod several;
 
 use memflow_core::os::Os;
 use memflow_win32::{OffsetSources, ProductType, Win32Options, Win32Os};
