@@ -18,7 +18,8 @@ impl WindowsImage {
     /// Its RAM.
     pub const MIB: u64 = 2048;
 
-    /// Makes it: 64 processes of Windows 10; the table of builds has its kernel, or has never heard of it.
+    /// Makes it: 64 processes of Windows 10. Either all is as it usually is, or nothing but page tables leads to the kernel, of which the
+    /// table of builds has never heard.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -27,8 +28,7 @@ impl WindowsImage {
         let offsets = table.build("10.0.19041").ok_or("no such build in the table")?.clone();
         let mut description = Description::new(64, Architecture::X64Shadow, offsets);
         description.ram = Self::MIB << 20;
-        // Nothing leads to the kernel but its page tables.
-        description.low_stub = false;
+        description.low_stub = known;
         description.guid = (!known).then(|| "00112233445566778899AABBCCDDEEFF".to_owned());
         for number in 0..58 {
             let path = format!(r"C:\Windows\System32\service{number}.exe");

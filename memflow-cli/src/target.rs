@@ -121,8 +121,10 @@ impl Target {
             opened(&link, io);
         }
         let mut systems: Vec<OsSpec> = std::iter::once(used.os).chain(used.others).collect();
-        // The header of a dump says which system wrote it.
-        if link.memory().facts().windows.is_some() {
+        // The header of a dump says which system wrote it, and low memory often tells which one was booted: to find out that all of
+        // memory holds no other takes longer.
+        let several = systems.len() > 1;
+        if several && (link.memory().facts().windows.is_some() || memflow_win32::is_likely(&**link.memory())) {
             systems.reverse();
         }
         Ok(Self { first, rest, systems, meter, link })

@@ -61,6 +61,7 @@ mod version;
 
 pub use crate::{
     eprocess::ProcessDetails,
+    find::is_likely,
     handles::Handle,
     hives::Hive,
     kernel::{Arch, Kernel, OffsetSources, Win32Options},

@@ -13,4 +13,5 @@ mod scan;
 mod search;
 mod tables;
 
+pub use self::search::is_likely;
 pub(crate) use self::{image::KernelImage, search::find};

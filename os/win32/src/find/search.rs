@@ -21,7 +21,7 @@ use std::{
 
 use memflow_core::{
     Error, PhysAddr, PhysRange, Result, VirtAddr,
-    memory::PhysicalMemory,
+    memory::{PhysRead, PhysicalMemory},
     paging::{AddressSpace, Architecture, x86},
     view::SpaceView,
 };
@@ -297,6 +297,24 @@ impl Search<'_> {
         }
         self.scanned("all memory", None, &modes)
     }
+}
+
+/// Whether there is the page with which a 64-bit Windows starts processors, and it leads to page tables that map themselves: a look at
+/// low memory that takes no time. Where it says no, there may be a Windows all the same.
+///
+/// ```
+/// # use memflow_core::memory::*;
+/// let config = SourceConfig { name: "zeros".into(), runs: RunMap::flat(0x4000), facts: TargetFacts::default() };
+/// let memory = BufferMemory::new(config, vec![0; 0x4000])?;
+/// assert!(!memflow_win32::is_likely(&memory));
+/// # Ok::<(), memflow_core::Error>(())
+/// ```
+pub fn is_likely(memory: &dyn PhysicalMemory) -> bool {
+    low_stub::find(memory).iter().any(|(candidate, _)| {
+        let root = candidate.space.root();
+        let mut page = [0; tables::PAGE];
+        memory.read_batch(&mut [PhysRead::new(root, &mut page)]).is_ok() && tables::long(root, &page).is_some()
+    })
 }
 
 /// An address space, for evidence.
