@@ -119,6 +119,11 @@ impl Kdbg {
         self.pointer(0x50)
     }
 
+    /// The text that names the build (`NtBuildLab`).
+    pub(crate) fn build_lab(&self) -> Option<VirtAddr> {
+        self.pointer(0x208)
+    }
+
     /// The array of pointers to the processors' control blocks (`KiProcessorBlock`).
     pub(crate) fn processors(&self) -> Option<VirtAddr> {
         self.pointer(0x218)

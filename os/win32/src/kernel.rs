@@ -19,10 +19,7 @@ use std::{
 };
 
 use memflow_core::{
-    Error, MemoryView, MemoryViewExt, Result, VirtAddr,
-    memory::PhysicalMemory,
-    os::KernelInfo,
-    paging::{AddressSpace, SoftFaults},
+    Error, MemoryView, MemoryViewExt, Result, VirtAddr, memory::PhysicalMemory, os::KernelInfo, paging::AddressSpace,
     view::SpaceView,
 };
 
@@ -31,10 +28,11 @@ use crate::{
     kdbg::Kdbg,
     modules,
     offsets::{self, Layout, Row},
+    page_file::{PageFile, PageFiles, PagedMemory},
     pe::{CodeView, Exports, Image},
     reader::Reader,
     soft_fault::WindowsSoftFaults,
-    version::{SharedData, Version},
+    version::{self, SharedData, Version},
 };
 
 /// How far a search is: what is done, bytes done, bytes in all. Breaks to cancel the search.
@@ -75,6 +73,11 @@ pub struct Win32Options<'a> {
     pub arch: Option<Arch>,
     /// Where offsets may come from.
     pub offsets: OffsetSources,
+    /// Numbers of the kernel's layout that are known from elsewhere, by the names of the table of builds: `("_EPROCESS.Peb", 0x550)`.
+    /// They come before all others.
+    pub known: &'a [(&'a str, u64)],
+    /// Page files of the target, from which pages that are not in memory are read.
+    pub page_files: &'a [PageFile],
     /// Called now and then, from several threads, while memory is searched: what is done, bytes done, bytes in all. When it breaks, the
     /// search ends with [`Error::Cancelled`].
     pub progress: Option<&'a ProgressFn<'a>>,
@@ -87,6 +90,8 @@ impl fmt::Debug for Win32Options<'_> {
             .field("kernel", &self.kernel)
             .field("arch", &self.arch)
             .field("offsets", &self.offsets)
+            .field("known", &self.known)
+            .field("page_files", &self.page_files)
             .finish_non_exhaustive()
     }
 }
@@ -108,7 +113,7 @@ pub struct Kernel {
     pub(crate) shared: Option<SharedData>,
     pub(crate) layout: Layout,
     exports: OnceLock<Option<Exports>>,
-    soft_faults: Arc<dyn SoftFaults>,
+    soft_faults: Arc<WindowsSoftFaults>,
 }
 
 impl fmt::Debug for Kernel {
@@ -125,11 +130,17 @@ impl Kernel {
     pub fn open(memory: Arc<dyn PhysicalMemory>, options: &Win32Options<'_>) -> Result<Self> {
         let (found, mut evidence) = find::find(&memory, options)?;
         let plain = found.view;
-        let soft_faults: Arc<dyn SoftFaults> = Arc::new(WindowsSoftFaults::new(plain.space().clone()));
+        let files = PageFiles::new(options.page_files);
+        let memory = match files.is_empty() {
+            true => memory,
+            false => Arc::new(PagedMemory::new(memory, files.clone())),
+        };
+        let soft_faults = Arc::new(WindowsSoftFaults::new(plain.space().clone(), files));
         let space = plain.space().clone().with_soft_faults(soft_faults.clone());
         let view = SpaceView::new(memory.clone(), space);
         let find::KernelImage { base, image, codeview, .. } = found.kernel;
-        let row = codeview.as_ref().and_then(|codeview| offsets::exact(&codeview.guid, codeview.age));
+        let row = codeview.as_ref().filter(|_| options.offsets == OffsetSources::All);
+        let row = row.and_then(|codeview| offsets::exact(&codeview.guid, codeview.age));
         let kdbg = kdbg(&view, base, image.as_ref(), row, &memory);
         let shared = SharedData::read(&view);
         let architecture = view.space().architecture().name;
@@ -148,9 +159,13 @@ impl Kernel {
         };
         kernel.tell_finds(&mut evidence);
         kernel.version = kernel.find_version(row);
-        let row = row.filter(|_| options.offsets == OffsetSources::All);
-        kernel.find_layout(row, options.offsets == OffsetSources::Derived, &mut evidence);
+        kernel.soft_faults.set_build(kernel.version.build);
+        kernel.find_layout(row, options, &mut evidence);
         evidence.extend(kernel.layout.summary());
+        if let Some(view) = kernel.system_view() {
+            evidence.push(format!("page tables of System: {}", find::describe(view.space())));
+            kernel.view = view;
+        }
         kernel.name(evidence);
         Ok(kernel)
     }
@@ -167,22 +182,43 @@ impl Kernel {
         }
     }
 
-    /// The version, from the shared page; its build where older systems tell it, in `NtBuildNumber` or the header of the dump.
+    /// The version, from the shared page; its build where older systems tell it: in the table, in `NtBuildNumber`, in the text that
+    /// KDBG leads to, in the header of the dump. What none of them tells, from the image's resources.
     fn find_version(&self, row: Option<Row>) -> Version {
-        let (major, minor) = self.shared.as_ref().map_or((0, 0), |shared| (shared.major, shared.minor));
         let exported = || {
             let at = self.symbol("NtBuildNumber")?;
             let build: u32 = self.view.read(at).ok()?;
             Some(build & 0xffff).filter(|build| *build != 0)
         };
+        let lab = || {
+            let mut text = [0; 16];
+            self.view.read_into(self.kdbg.as_ref()?.build_lab()?, &mut text).ok()?;
+            version::of_build_lab(&text)
+        };
         let dumped = || self.memory.facts().windows.map(|windows| windows.build).filter(|build| *build != 0);
         let build = self.shared.as_ref().and_then(|shared| shared.build).or_else(|| row.and_then(Row::build));
-        Version { major, minor, build: build.or_else(exported).or_else(dumped).unwrap_or_default() }
+        let build = build.or_else(exported).or_else(lab).or_else(dumped);
+        let numbers = self.shared.as_ref().map(|shared| (shared.major, shared.minor));
+        if let (Some((major, minor)), Some(build)) = (numbers, build) {
+            return Version { major, minor, build };
+        }
+        let resources = || {
+            let image = self.image.as_ref()?;
+            let section = image.sections.iter().find(|section| section.name == ".rsrc")?;
+            version::of_resources(&image.readable(&self.view, section))
+        };
+        let other = resources().unwrap_or_default();
+        let (major, minor) = numbers.unwrap_or((other.major, other.minor));
+        Version { major, minor, build: build.unwrap_or(other.build) }
     }
 
     /// Offsets: of this very build, else what the kernel itself tells and a build that is near and agrees with that.
-    fn find_layout(&mut self, row: Option<Row>, derived_only: bool, evidence: &mut Vec<String>) {
+    fn find_layout(&mut self, row: Option<Row>, options: &Win32Options<'_>, evidence: &mut Vec<String>) {
+        let derived_only = options.offsets == OffsetSources::Derived;
         let mut layout = Layout::default();
+        for (name, value) in options.known {
+            layout.add((*name).to_owned(), *value, "the caller");
+        }
         if let Some(row) = row {
             row.add_to(&mut layout);
         }
@@ -211,6 +247,24 @@ impl Kernel {
         self.info.version = format!("Windows {} ({symbols})", self.version);
         self.info.build_id = self.symbols.as_ref().map(|codeview| format!("{}{:X}", codeview.guid, codeview.age));
         self.info.evidence = evidence;
+    }
+
+    /// The kernel's memory by the page tables of System, if they are others than those by which it was found: those of a process go when
+    /// it ends, and have memory of users.
+    fn system_view(&self) -> Option<SpaceView> {
+        let reader = Reader::new(&self.view);
+        let (links, pid) =
+            (self.layout.find("_EPROCESS.ActiveProcessLinks")?, self.layout.find("_EPROCESS.UniqueProcessId")?);
+        let by_symbol = || reader.pointer(self.symbol("PsInitialSystemProcess")?, 0).ok();
+        let by_list = || Some(reader.links(self.active_processes().ok()?).ok()?.0.wrapping_sub(links));
+        let is_system =
+            |at: &VirtAddr| reader.is_kernel(*at) && reader.pointer(*at, pid).is_ok_and(|pid| pid.as_u64() == 4);
+        let system = by_symbol().filter(is_system).or_else(|| by_list().filter(is_system))?;
+        let root = reader.pointer(system, self.layout.find("_KPROCESS.DirectoryTableBase")?).ok()?.as_u64();
+        let space = self.space_of_root(root);
+        let place = |space: &AddressSpace| space.translate(&*self.memory, self.info.base).ok().map(|found| found.phys);
+        let same = place(&space).is_some_and(|own| Some(own) == place(self.view.space()));
+        (same && space.root() != self.view.space().root()).then(|| SpaceView::new(self.memory.clone(), space))
     }
 
     /// What the kernel exports, if its table is there.
@@ -265,6 +319,11 @@ impl Kernel {
     /// processor knowing are found in it, others are told.
     pub fn space_of_root(&self, root: u64) -> AddressSpace {
         AddressSpace::new(self.view.space().architecture(), root).with_soft_faults(self.soft_faults.clone())
+    }
+
+    /// What is known of entries of page tables.
+    pub(crate) fn soft_faults(&self) -> &WindowsSoftFaults {
+        &self.soft_faults
     }
 
     /// An offset of a structure's member, or another number of the kernel's layout: `_EPROCESS.Peb`, `sizeof(_EPROCESS)`.

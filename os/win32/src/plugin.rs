@@ -9,6 +9,7 @@ use memflow_core::{Result, plugin::OsRequest};
 use crate::{
     kernel::{Arch, OffsetSources, Win32Options},
     os::Win32Os,
+    page_file::PageFile,
 };
 
 #[memflow_derive::os_layer(
@@ -18,6 +19,8 @@ use crate::{
         dtb: number => "value of the page-table root register (CR3) to start from",
         kernel: number => "an address in the kernel's image, such as its base",
         arch: choice(x64 | "x86-pae" | x86) => "the architecture of the kernel",
+        pagefile: path => "the target's page file 0 (pagefile.sys), from which pages that are not in memory are read",
+        swapfile: path => "its page file 1 (swapfile.sys)",
         offsets: choice(all | derived) = "all" => "where offsets of structures may come from: also a table of builds, or only memory",
     ),
 )]
@@ -33,10 +36,18 @@ fn open(request: OsRequest<'_>) -> Result<Win32Os> {
         // The descriptor names no other.
         _ => None,
     });
+    let mut page_files = Vec::new();
+    for (number, key) in [(0, "pagefile"), (1, "swapfile")] {
+        if let Some(path) = request.args.path(key)? {
+            page_files.push(PageFile::open(number, &path)?);
+        }
+    }
     let options = Win32Options {
         root: request.args.number("dtb")?,
         kernel: request.args.number("kernel")?,
         arch,
+        known: &[],
+        page_files: &page_files,
         offsets: match request.args.text("offsets")? {
             Some("derived") => OffsetSources::Derived,
             _ => OffsetSources::All,

@@ -117,6 +117,12 @@ impl<'a> Reader<'a> {
         address.as_u64() >= first && address <= self.view.metadata().last_address && address.as_u64().is_multiple_of(4)
     }
 
+    /// Whether an address is one of the kernel, at which code may lie: at any byte.
+    pub(crate) fn is_code(&self, address: VirtAddr) -> bool {
+        let first = self.either(WIDE_KERNEL, NARROW_KERNEL);
+        address.as_u64() >= first && address <= self.view.metadata().last_address
+    }
+
     /// Whether an address is one that a process may map.
     pub(crate) fn is_user(&self, address: VirtAddr) -> bool {
         (LOWEST_USER..self.either(WIDE_USER, NARROW_KERNEL)).contains(&address.as_u64())

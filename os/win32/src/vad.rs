@@ -49,6 +49,8 @@ pub struct Vad {
     pub kind: u8,
     /// Memory of the process alone.
     pub private: bool,
+    /// Of memory that may be shared: addresses of the prototypes of the first page and of the last one in the same array.
+    pub(crate) prototypes: Option<(VirtAddr, VirtAddr)>,
 }
 
 impl Vad {
@@ -87,7 +89,7 @@ impl Bits {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct VadLayout {
     root: u64,
-    /// Since Windows 8.1: numbers of pages have 32 bits and some more elsewhere.
+    /// Since Windows 8.1: numbers of pages have 32 bits, on 64-bit systems some more elsewhere.
     split: bool,
     start: u64,
     end: u64,
@@ -99,6 +101,7 @@ pub(crate) struct VadLayout {
     private: Bits,
     subsection: u64,
     first_prototype: Option<u64>,
+    last_prototype: Option<u64>,
     control_area: u64,
     file: u64,
     file_name: u64,
@@ -109,19 +112,22 @@ impl VadLayout {
     /// [`Error::NotFound`] for a member that is not known of this kernel.
     pub(crate) fn new(layout: &Layout) -> Result<Self> {
         let (start, end) = (layout.get("_MMVAD_SHORT.StartingVpn")?, layout.get("_MMVAD_SHORT.EndingVpn")?);
+        let flags = layout.get("_MMVAD_SHORT.u")?;
         Ok(Self {
             root: layout.get("_EPROCESS.VadRoot")?,
-            split: end.wrapping_sub(start) == 4,
+            // In the older form, flags follow the last page's number, which is as wide as a pointer.
+            split: flags.wrapping_sub(end) > 8,
             start,
             end,
             start_high: layout.find("_MMVAD_SHORT.StartingVpnHigh"),
             end_high: layout.find("_MMVAD_SHORT.EndingVpnHigh"),
-            flags: layout.get("_MMVAD_SHORT.u")?,
+            flags,
             kind: Bits::of(layout, "VadType")?,
             protection: Bits::of(layout, "Protection")?,
             private: Bits::of(layout, "PrivateMemory")?,
             subsection: layout.get("_MMVAD.Subsection")?,
             first_prototype: layout.find("_MMVAD.FirstPrototypePte"),
+            last_prototype: layout.find("_MMVAD.LastContiguousPte"),
             control_area: layout.get("_SUBSECTION.ControlArea")?,
             file: layout.get("_CONTROL_AREA.FilePointer")?,
             file_name: layout.get("_FILE_OBJECT.FileName")?,
@@ -153,7 +159,8 @@ enum Step {
 pub(crate) fn regions(view: &dyn MemoryView, layout: &VadLayout, process: VirtAddr) -> Result<Listing<Vad>> {
     let reader = Reader::new(view);
     // Before 8.1 the root stands where the right child of a node does.
-    let root = reader.pointer(process, layout.root.saturating_add(if layout.split { 0 } else { 0x10 }))?;
+    let right_child = reader.pointer_size().saturating_mul(2);
+    let root = reader.pointer(process, layout.root.saturating_add(if layout.split { 0 } else { right_child }))?;
     let mut listing = Listing::new();
     let mut seen = HashSet::new();
     let mut steps = vec![Step::Down(root, 0, u64::MAX >> PAGE_SHIFT)];
@@ -256,7 +263,12 @@ fn vad(reader: &Reader<'_>, layout: &VadLayout, node: &Node) -> Result<(Vad, Opt
     let permissions = Permissions { shared: !private && kind != IMAGE, ..permissions(protection) };
     let region = MemoryRegion::new(range, permissions, file.unwrap_or(RegionKind::Anonymous));
     let byte = |value: u64| u8::try_from(value).unwrap_or(u8::MAX);
-    Ok((Vad { address: at, region, protection: byte(protection), kind: byte(kind), private }, problem))
+    let pointer = |at: Option<u64>| node.structure.pointer(at?).ok().filter(|at| reader.is_kernel(*at));
+    let prototypes = match private {
+        true => None,
+        false => pointer(layout.first_prototype).zip(pointer(layout.last_prototype)),
+    };
+    Ok((Vad { address: at, region, protection: byte(protection), kind: byte(kind), private, prototypes }, problem))
 }
 
 /// What a protection allows: its low three bits; above them are guard, no cache and no access.

@@ -54,6 +54,24 @@ pub(crate) struct SharedData {
     pub(crate) now: u64,
 }
 
+/// The version in an image's resources: that of its file. `bytes` are those of its section of resources.
+pub(crate) fn of_resources(bytes: &[u8]) -> Option<Version> {
+    // `VS_FIXEDFILEINFO`: signature, version of the structure, version of the file in two numbers of two halves.
+    let signature = 0xfeef_04bd_u32.to_le_bytes();
+    memchr::memmem::find_iter(bytes, &signature).find_map(|at| {
+        let fixed = Bytes(bytes.get(at..)?);
+        let (numbers, build) = (fixed.u32(8)?, fixed.u32(12)? >> 16);
+        let version = Version { major: numbers >> 16, minor: numbers & 0xffff, build };
+        (fixed.u32(4)? == 0x1_0000 && (3..=20).contains(&version.major)).then_some(version)
+    })
+}
+
+/// The build in the text of `NtBuildLab`: `7601.24540.amd64fre.win7sp1_ldr.190101-0000`.
+pub(crate) fn of_build_lab(text: &[u8]) -> Option<u32> {
+    let number = text.split(|byte| *byte == b'.').next()?;
+    std::str::from_utf8(number).ok()?.parse().ok().filter(|build| (1000..100_000).contains(build))
+}
+
 impl SharedData {
     /// Reads the page.
     pub(crate) fn read(view: &dyn MemoryView) -> Option<Self> {
@@ -112,6 +130,22 @@ mod tests {
     )]
 
     use super::*;
+
+    #[test]
+    fn build_is_read_from_resources_and_from_the_lab() {
+        let mut bytes = vec![0; 100];
+        bytes.extend(
+            [0xfeef_04bd_u32, 0, 0, 0, 0xfeef_04bd, 0x1_0000, 0x6_0003, 9600 << 16 | 20302]
+                .map(u32::to_le_bytes)
+                .concat(),
+        );
+        assert_eq!(of_resources(&bytes), Some(Version { major: 6, minor: 3, build: 9600 }));
+        assert_eq!(of_resources(&bytes[..bytes.len() - 1]), None);
+        assert_eq!(of_build_lab(b"7601.24540.amd64fre.win7sp1_ldr.190101-0000"), Some(7601));
+        for text in [&b""[..], b"7601x", b"99.1", b"\xff\xff", b"999999999999.1"] {
+            assert_eq!(of_build_lab(text), None);
+        }
+    }
 
     #[test]
     fn page_without_a_version_is_not_believed() {

@@ -44,7 +44,8 @@ pub(super) fn members(kernel: &Kernel, layout: &mut Layout, system: &Structure, 
     user_root(kernel, layout, &with_block);
 }
 
-/// Place of the root of user mode: other tables than those of kernel mode, which map the process' block to the same place.
+/// Place of the root of user mode: other tables than those of kernel mode, which map the process' block to the same place. Processes that
+/// may see the kernel anyway have none: a flag stands there, or nothing.
 fn user_root(kernel: &Kernel, layout: &mut Layout, samples: &[&Sample]) {
     let reader = Reader::new(&kernel.view);
     let Some(root) = layout.find("_KPROCESS.DirectoryTableBase").filter(|_| reader.is_wide()) else { return };
@@ -58,7 +59,11 @@ fn user_root(kernel: &Kernel, layout: &mut Layout, samples: &[&Sample]) {
         let (first, second) = (place(view.space())?, place(&kernel.space_of_root(other))?);
         (first == second).then_some(())
     };
-    let fits = |offset: &u64| !samples.is_empty() && samples.iter().all(|one| is_second(one, *offset).is_some());
+    let none = |sample: &Sample, offset: u64| sample.bytes.word(offset).is_ok_and(|word| word <= 1);
+    let fits = |offset: &u64| {
+        samples.iter().any(|one| is_second(one, *offset).is_some())
+            && samples.iter().all(|one| none(one, *offset) || is_second(one, *offset).is_some())
+    };
     if let Some(offset) = only(places(&reader, 0x80).filter(fits)) {
         layout.add("_KPROCESS.UserDirectoryTableBase", offset, FROM);
     }

@@ -4,8 +4,12 @@
 //! could be is not guessed.
 
 mod image;
+mod modules;
+mod objects;
 mod process;
 mod regions;
+mod system;
 mod threads;
+mod times;
 
 pub(crate) use self::process::derive;

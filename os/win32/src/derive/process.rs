@@ -13,7 +13,7 @@
 
 use memflow_core::{MemoryView, PageSize, VirtAddr, paging::AddressSpace, view::SpaceView};
 
-use super::{image, regions, threads};
+use super::{image, modules, objects, regions, system, threads, times};
 use crate::{kernel::Kernel, list, offsets::Layout, reader::Reader, structure::Structure};
 
 /// Bytes of a process that are looked at; the largest has 0xbc0.
@@ -42,6 +42,13 @@ pub(super) struct Sample {
     pub(super) image: Option<VirtAddr>,
 }
 
+impl Sample {
+    /// A reader of its own memory, and its block there.
+    pub(super) fn own(&self) -> Option<(Reader<'_>, VirtAddr)> {
+        Some((Reader::new(self.view.as_ref()?), self.peb?))
+    }
+}
+
 /// Offsets at which a pointer can lie.
 pub(super) fn places(reader: &Reader<'_>, from: u64) -> impl Iterator<Item = u64> + use<> {
     let size = reader.pointer_size();
@@ -63,9 +70,8 @@ pub(crate) fn derive(kernel: &Kernel, layout: &mut Layout) {
 
 fn find(kernel: &Kernel, layout: &mut Layout) -> Option<()> {
     let reader = Reader::new(&kernel.view);
-    let system = kernel.symbol("PsInitialSystemProcess")?;
-    let system = reader.pointer(system, 0).ok().filter(|at| reader.is_kernel(*at))?;
-    let bytes = Structure::read(&kernel.view, system, LEN).ok()?;
+    let bytes = system::find(kernel)?;
+    let system = bytes.at();
     let name = layout.find("_EPROCESS.ImageFileName").or_else(|| {
         let fits = |offset: &u64| bytes.slice(*offset, 7).is_ok_and(|text| text == b"System\0");
         only((0..LEN).step_by(4).filter(fits))
@@ -101,8 +107,11 @@ fn find(kernel: &Kernel, layout: &mut Layout) -> Option<()> {
     }
     parent(&reader, layout, &bytes, &samples);
     image::members(kernel, layout, &bytes, &samples);
+    objects::members(kernel, layout, &bytes, &samples);
+    times::members(kernel, layout, &bytes, &samples);
     threads::members(kernel, layout, &bytes, &samples);
     regions::members(kernel, layout, &samples);
+    modules::members(kernel, layout);
     Some(())
 }
 

@@ -14,4 +14,7 @@ mod search;
 mod tables;
 
 pub use self::search::is_likely;
-pub(crate) use self::{image::KernelImage, search::find};
+pub(crate) use self::{
+    image::KernelImage,
+    search::{describe, find},
+};

@@ -318,7 +318,7 @@ pub fn is_likely(memory: &dyn PhysicalMemory) -> bool {
 }
 
 /// An address space, for evidence.
-pub(super) fn describe(space: &AddressSpace) -> String {
+pub(crate) fn describe(space: &AddressSpace) -> String {
     format!("page tables at physical {}, {}", space.root(), space.architecture().name)
 }
 
