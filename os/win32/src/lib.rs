@@ -37,10 +37,13 @@ mod cid;
 mod derive;
 mod eprocess;
 mod find;
+mod handles;
 mod hidden;
+mod hives;
 mod image;
 mod kdbg;
 mod kernel;
+mod keyboard;
 mod list;
 mod modules;
 mod offsets;
@@ -54,6 +57,7 @@ mod process;
 mod processors;
 mod pte;
 mod reader;
+mod shared_data;
 mod soft_fault;
 mod structure;
 #[cfg(test)]
@@ -65,6 +69,9 @@ mod version;
 
 pub use crate::{
     eprocess::{FoundBy, ProcessDetails},
+    find::is_likely,
+    handles::Handle,
+    hives::Hive,
     image::{ImageExport, LoadedImage},
     kernel::{Arch, Kernel, OffsetSources, Win32Options},
     modules::{LoadedModule, Origin},
@@ -75,6 +82,7 @@ pub use crate::{
     plugin::Plugin,
     process::Win32Process,
     processors::Running,
+    shared_data::{ProductType, SystemData},
     thread::ThreadDetails,
     token::Token,
     vad::Vad,

@@ -8,7 +8,7 @@ use memflow_core::{
     Error, MemoryView, VirtAddr,
     error::{Result, ResultExt},
     memory::{Liveness, PhysicalMemory},
-    os::{KernelInfo, Listing, LogRecord, ModuleInfo, Os, Process, ProcessInfo, SymbolInfo},
+    os::{KernelInfo, Keyboard, Listing, LogRecord, ModuleInfo, Os, Process, ProcessInfo, SymbolInfo},
     paging::AddressSpace,
 };
 
@@ -22,6 +22,7 @@ use crate::{
     process::Win32Process,
     processors::{self, Running},
     reader::Reader,
+    shared_data::SystemData,
     token::{self, Token},
 };
 
@@ -77,6 +78,11 @@ impl Win32Os {
     /// The found kernel, for questions that [`Os`] does not ask.
     pub fn found(&self) -> &Kernel {
         &self.system.kernel
+    }
+
+    /// What the kernel tells every process of the system; `None` when its page cannot be read.
+    pub fn system_data(&self) -> Option<SystemData> {
+        SystemData::read(&self.system.kernel.view)
     }
 
     /// What runs on the processors whose control blocks can be found.
@@ -249,6 +255,10 @@ impl Os for Win32Os {
             let distance = address.offset_from(symbol.address).unwrap_or_default();
             (symbol, distance)
         }))
+    }
+
+    fn keyboard(&self) -> Option<&dyn Keyboard> {
+        Some(self)
     }
 
     fn kernel_log(&self) -> Result<Listing<LogRecord>> {

@@ -56,6 +56,11 @@ impl Win32Process {
         &self.details
     }
 
+    /// What it shares with the OS.
+    pub(crate) fn system(&self) -> &System {
+        &self.system
+    }
+
     /// Where the bytes of the page of an address are.
     ///
     /// # Errors
@@ -236,6 +241,11 @@ impl Process for Win32Process {
     fn memory_map(&self) -> Result<Listing<MemoryRegion>> {
         let Listing { items, problems } = self.regions()?;
         Ok(Listing { items: items.into_iter().map(|vad| vad.region).collect(), problems })
+    }
+
+    fn modules(&self) -> Result<Listing<ModuleInfo>> {
+        let Listing { items, problems } = Self::modules(self)?;
+        Ok(Listing { items: items.into_iter().map(|module| module.info).collect(), problems })
     }
 
     fn threads(&self) -> Result<Listing<ThreadInfo>> {
