@@ -36,7 +36,11 @@ mod real;
 pub mod report;
 #[cfg(feature = "compare")]
 pub mod tools;
+#[cfg(feature = "compare")]
+mod windows;
 
+#[cfg(feature = "compare")]
+pub use self::windows::WindowsImage;
 pub use self::{
     addresses::Order,
     bare::{Bare, Checked, UncheckedError},

@@ -66,7 +66,7 @@ pub(crate) enum Command {
     Info(command::InfoArgs),
     /// Show the memory map of a process
     Maps(command::MapsArgs),
-    /// List the modules of the kernel
+    /// List the modules of the kernel, or of a process
     Modules(command::ModulesArgs),
     /// Look up symbols of the kernel
     Symbols(command::SymbolsArgs),

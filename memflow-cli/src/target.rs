@@ -40,6 +40,8 @@ const DEMO: &str = "demo";
 /// A small Linux guest; `demo/` says how it was made and what it holds.
 static DEMO_IMAGE: &[u8] = include_bytes!("../demo/demo.elf.zst");
 
+/// The OS layer for Windows.
+const WINDOWS: &str = "win32";
 /// The connector for files.
 const FILES: &str = "snapshot";
 
@@ -120,11 +122,7 @@ impl Target {
             link = opening(&meter, io, || found.connector(connector.clone())).map_err(explain)?;
             opened(&link, io);
         }
-        let mut systems: Vec<OsSpec> = std::iter::once(used.os).chain(used.others).collect();
-        // The header of a dump says which system wrote it.
-        if link.memory().facts().windows.is_some() {
-            systems.reverse();
-        }
+        let systems = std::iter::once(used.os).chain(used.others).collect();
         Ok(Self { first, rest, systems, meter, link })
     }
 
@@ -176,6 +174,12 @@ impl Target {
 
     /// Finds the operating system, and with it which layout a raw image has if there are several.
     pub(crate) fn os(&mut self, io: &mut Io<'_>) -> Outcome<Arc<dyn Os>> {
+        let memory = self.link.memory();
+        // The header of a dump says which system wrote it, and low memory often tells which one was booted: to find out that all of
+        // memory holds no other takes longer.
+        if self.systems.len() > 1 && (memory.facts().windows.is_some() || memflow_win32::is_likely(&**memory)) {
+            self.systems.sort_by_key(|system| system.name() != WINDOWS);
+        }
         let mut refused: Option<ChainError> = None;
         for system in &self.systems {
             match recognising(&self.meter, io, || self.link.clone().os(system.clone())) {

@@ -13,7 +13,7 @@ use std::{
 
 use clap::Parser;
 use memflow_benches::{
-    Bare, Checked, Generated, Image, Order, Result,
+    Bare, Checked, Generated, Image, Order, Result, WindowsImage,
     cases::{self, Calls, Case},
     measure, plot,
     plugins::{self, Plugins},
@@ -127,6 +127,7 @@ fn run(options: &Options) -> Result<Vec<Row>> {
         }
     }
     run.calls()?;
+    run.command_on_windows()?;
     // As below.
     if let Err(error) = run.command() {
         eprintln!("no cases with the command: {error}");
@@ -313,6 +314,19 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The whole command on a Windows of 2 GiB that is made here, with what is known of its build and without.
+    fn command_on_windows(&mut self) -> Result<()> {
+        let name = |kind: &str| format!("ps/{}MiB{kind}/cold", WindowsImage::MIB);
+        for (kind, known) in [("-windows", true), ("-windows-unknown", false)] {
+            if self.wants(&name(kind)) {
+                let image = WindowsImage::new(known)?;
+                let program = plugins::program()?;
+                self.add(&name(kind), || cases::command(&program, image.path(), kind, false))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The whole command on the guest of 2 GiB.
     fn command(&mut self) -> Result<()> {
         let states = [("cold", false), ("warm", true)];
@@ -323,7 +337,7 @@ impl Run<'_> {
         let guest = memflow_guests::Guests::locate()?.captured(memflow_guests::TIMED.name)?;
         let program = plugins::program()?;
         for (state, warm) in states {
-            self.add(&name(state), || cases::command(&program, &guest.ram(), warm))?;
+            self.add(&name(state), || cases::command(&program, &guest.ram(), "", warm))?;
         }
         Ok(())
     }

@@ -123,8 +123,9 @@ pub fn translate_batch<'a>(checked: &'a Checked<'a>, order: Order, batch: usize)
     let addresses: Vec<_> = checked.addresses().iter().map(|address| VirtAddr::new(*address)).collect();
     let mut found = vec![MaybePhys::NONE; addresses.len()];
     let ours = Contender::new(OURS, move || {
+        let space = image.space.over(&*image.memory);
         for (addresses, found) in addresses.chunks(batch).zip(found.chunks_mut(batch)) {
-            let missing = image.space.translate_to(&*image.memory, addresses, found);
+            let missing = space.translate_to(addresses, found);
             assert_eq!(missing, 0, "a mapped address leads nowhere");
         }
         black_box(&mut found);

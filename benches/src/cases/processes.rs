@@ -16,11 +16,11 @@ use crate::{
 };
 
 /// `memflow ps` of an image file, from the start of the process to its end: with what the run before learnt of the kernel, or after
-/// that was thrown away. The file is in the page cache.
+/// that was thrown away. The file is in the page cache. `system` is a mark in the case's name, empty for Linux.
 ///
 /// # Errors
 /// The command fails.
-pub fn command(program: &Path, path: &Path, warm: bool) -> Result<Case<'static>> {
+pub fn command(program: &Path, path: &Path, system: &str, warm: bool) -> Result<Case<'static>> {
     let learnt = std::env::temp_dir().join(format!("memflow-compare-learnt-{}", std::process::id()));
     let forget = {
         let learnt = learnt.clone();
@@ -42,7 +42,7 @@ pub fn command(program: &Path, path: &Path, warm: bool) -> Result<Case<'static>>
         assert!(listing.status().is_ok_and(|status| status.success()), "memflow ps");
     });
     let mib = fs::metadata(path)?.len() >> 20;
-    let name = format!("ps/{mib}MiB/{}", if warm { "warm" } else { "cold" });
+    let name = format!("ps/{mib}MiB{system}/{}", if warm { "warm" } else { "cold" });
     let contenders = vec![ours.with_clock(Clock::Wall)];
     Ok(Case { name, per: "command", items: 1, contenders, references: 0, peers: Vec::new() })
 }

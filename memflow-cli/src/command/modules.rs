@@ -1,9 +1,12 @@
-//! `memflow modules`: the modules of the kernel.
+//! `memflow modules`: the modules of the kernel, or of a process.
 //!
 //! Owns: the table and the JSON form of a module. Must not know: how modules are found.
 
 use clap::Args;
-use memflow_core::os::{ModuleInfo, Os};
+use memflow_core::{
+    Result,
+    os::{Listing, ModuleInfo, Os},
+};
 use serde::Serialize;
 
 use crate::{
@@ -17,12 +20,16 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Columns: BASE where the module's code starts, SIZE its bytes in memory, STATE in the kernel's words, USED BY the modules that \
-need it.
+need it. Those of a process are the files that are mapped with code, or those that its loader lists, where the system has such lists; \
+then STATE tells of an image that is in no list.
 
 JSON: {\"modules\": [{name, base, size, state, used_by, address}], \"problems\": […]}.")]
 pub(crate) struct ModulesArgs {
     #[command(flatten)]
     target: TargetArgs,
+    /// Of this process, instead of the kernel
+    #[arg(long)]
+    pid: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -41,14 +48,21 @@ struct Record<'a> {
     address: Hex,
 }
 
-/// Opens the target and lists the kernel's modules.
+/// Opens the target and lists modules.
 pub(crate) fn run(args: &ModulesArgs, io: &mut Io<'_>) -> Outcome {
     let os = Target::open(&args.target, io)?.os(io)?;
-    show(&*os, io)
+    show(args.pid, &*os, io)
 }
 
-fn show(os: &dyn Os, io: &mut Io<'_>) -> Outcome {
-    let list = progress::spin(io.quiet(), "reading the module list", || os.modules())?;
+fn list(pid: Option<u32>, os: &dyn Os) -> Result<Listing<ModuleInfo>> {
+    match pid {
+        Some(pid) => os.open_pid(pid)?.modules(),
+        None => os.modules(),
+    }
+}
+
+fn show(pid: Option<u32>, os: &dyn Os, io: &mut Io<'_>) -> Outcome {
+    let list = progress::spin(io.quiet(), "reading the module list", || list(pid, os))?;
     let status = io.problems("the module list", &list.problems);
     if io.json {
         let modules = list.items.iter().map(record).collect();
@@ -102,7 +116,7 @@ mod tests {
 
     #[test]
     fn incomplete_list_is_shown_and_named_as_such() {
-        let text = shown(false, |io| show(&FakeOs::new(), io));
+        let text = shown(false, |io| show(None, &FakeOs::new(), io));
         assert_eq!(text.status, Status::Incomplete);
         assert!(text.err.starts_with("warning: the module list is incomplete: list loops"), "{}", text.err);
         assert!(text.out.ends_with("0000000000000020     5  -      five\n"), "{}", text.out);

@@ -103,7 +103,7 @@ fn show(names: &Names, limit: usize, os: &dyn Os, io: &mut Io<'_>) -> Outcome {
     let shown: Vec<&SymbolInfo> = found.by_ref().take(limit).collect();
     if shown.is_empty() && limit > 0 {
         status = Status::Incomplete;
-        io.warn("no symbol has such a name");
+        io.warn(if matches!(names, Names::All) { "there are no symbols" } else { "no symbol has such a name" });
     }
     let rest = found.count();
     if rest > 0 {

@@ -15,6 +15,9 @@ use serde::Serialize;
 use super::{escape, json::to_text, table::Table};
 use crate::failure::{Failure, Outcome, Status};
 
+/// Problems of a list that are told one by one.
+const MOST_PROBLEMS: usize = 16;
+
 /// How much is said on standard error.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Verbosity {
@@ -169,8 +172,12 @@ impl<'a> Io<'a> {
 
     /// Names the problems of a list, and with them the status of an answer that shows it.
     pub(crate) fn problems(&mut self, list: &str, problems: &[Error]) -> Status {
-        for problem in problems {
+        let told = if self.verbose() { problems.len() } else { MOST_PROBLEMS };
+        for problem in problems.iter().take(told) {
             self.warn(format_args!("{list} is incomplete: {problem}"));
+        }
+        if let Some(more @ 1..) = problems.len().checked_sub(told) {
+            self.warn(format_args!("{list} is incomplete: {more} more problems; --verbose and --json tell them all"));
         }
         if problems.is_empty() { Status::Complete } else { Status::Incomplete }
     }

@@ -21,3 +21,4 @@ mod plugins;
 mod readme;
 mod targets;
 mod util;
+mod windows;

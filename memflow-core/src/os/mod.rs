@@ -3,6 +3,7 @@
 //! Must not know: plugins, any particular operating system.
 
 mod info;
+mod keyboard;
 mod process;
 mod system;
 
@@ -11,6 +12,7 @@ pub use self::{
         KernelInfo, Listing, LogRecord, MemoryRegion, ModuleInfo, Permissions, ProcessInfo, ProcessState, RegionKind,
         SymbolInfo, ThreadInfo,
     },
+    keyboard::{Keyboard, KeyboardState},
     process::Process,
     system::Os,
 };

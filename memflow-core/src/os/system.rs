@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{KernelInfo, Listing, LogRecord, ModuleInfo, Process, ProcessInfo, SymbolInfo};
+use super::{KernelInfo, Keyboard, Listing, LogRecord, ModuleInfo, Process, ProcessInfo, SymbolInfo};
 use crate::{
     address::VirtAddr,
     error::{Error, Result},
@@ -66,6 +66,13 @@ pub trait Os: Send + Sync {
     /// # Errors
     /// When the log cannot be found; records that make no sense are in the problems.
     fn kernel_log(&self) -> Result<Listing<LogRecord>>;
+
+    /// The keyboard, if this layer knows how the system keeps it. Nothing is looked for before it is asked for its state.
+    ///
+    /// A system of a plugin that was loaded from a file has none: its interface does not carry keyboards.
+    fn keyboard(&self) -> Option<&dyn Keyboard> {
+        None
+    }
 
     /// Opens the process with this id.
     ///

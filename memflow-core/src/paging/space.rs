@@ -184,7 +184,12 @@ impl Translator<'_> {
     }
 
     /// Translates many addresses, as [`AddressSpace::translate_to`] does.
+    #[inline(always)]
     pub fn translate_to(&self, addresses: &[VirtAddr], found: &mut [MaybePhys]) -> usize {
+        if let ([addr], [found]) = (addresses, &mut *found) {
+            *found = MaybePhys::from(self.phys(*addr));
+            return usize::from(found.get().is_none());
+        }
         self.space.translate_to(self.memory, addresses, found)
     }
 

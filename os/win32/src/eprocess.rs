@@ -35,6 +35,8 @@ const MAX_PROCESSES: u64 = 1 << 16;
 const MAX_CHECKED: usize = 64;
 /// Bytes of `ImageFileName`.
 const NAME: u64 = 15;
+/// Bytes after which the kernel cuts names.
+const CUT: usize = 14;
 /// The status of what has not ended (`STATUS_PENDING`).
 const STILL_ACTIVE: u32 = 0x103;
 /// Highest number of a process.
@@ -42,12 +44,30 @@ const MAX_PID: u64 = 1 << 31;
 /// Highest number of a session that is believed.
 const MAX_SESSION: u32 = 0xffff;
 
+/// Who told of a process first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum FoundBy {
+    /// The kernel's list. All others are hidden from it, or behind a gap in what can be read of it.
+    List,
+    /// The table of process numbers (`PspCidTable`).
+    Numbers,
+    /// A thread in that table, which belongs to it.
+    Thread,
+    /// A processor that runs one of its threads.
+    Processor,
+    /// Whoever asked gave its address.
+    Caller,
+}
+
 /// What Windows knows of a process beyond [`ProcessInfo`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ProcessDetails {
     /// What every system tells.
     pub info: ProcessInfo,
+    /// Who told of it.
+    pub found_by: FoundBy,
     /// Path of the image, as the kernel's audit records have it (`\Device\HarddiskVolume2\Windows\explorer.exe`).
     pub image_path: Option<String>,
     /// Root of the page tables in user mode, where kernel and users have tables of their own (KVA shadow).
@@ -56,6 +76,12 @@ pub struct ProcessDetails {
     pub peb: Option<VirtAddr>,
     /// Where `EWOW64PROCESS`, or before Windows 10 the 32-bit block, lies: a process of 32-bit code on x64.
     pub wow64: Option<VirtAddr>,
+    /// It runs 32-bit code: under WoW64, or as all processes of a 32-bit system.
+    pub narrow: bool,
+    /// Its token, which says who it runs as.
+    pub token: Option<VirtAddr>,
+    /// Its table of handles.
+    pub handle_table: Option<VirtAddr>,
     /// Session.
     pub session: Option<u32>,
     /// When it was started, in units of 100 ns since 1601-01-01 00:00 UTC.
@@ -79,6 +105,8 @@ pub(crate) struct EprocessLayout {
     user_root: Option<u64>,
     peb: Option<u64>,
     wow64: Option<u64>,
+    token: Option<u64>,
+    handle_table: Option<u64>,
     session: Option<u64>,
     create_time: Option<u64>,
     exit_time: Option<u64>,
@@ -104,6 +132,8 @@ impl EprocessLayout {
             peb: layout.find("_EPROCESS.Peb"),
             // The name has been written in both ways.
             wow64: layout.find("_EPROCESS.WoW64Process").or_else(|| layout.find("_EPROCESS.Wow64Process")),
+            token: layout.find("_EPROCESS.Token"),
+            handle_table: layout.find("_EPROCESS.ObjectTable"),
             session: layout.find("_EPROCESS.Session"),
             create_time: layout.find("_EPROCESS.CreateTime"),
             exit_time: layout.find("_EPROCESS.ExitTime"),
@@ -117,6 +147,8 @@ impl EprocessLayout {
             [Some(one.root), Some(one.links), Some(one.pid), Some(one.name), one.parent, one.user_root, one.peb];
         let more = [
             one.wow64,
+            one.token,
+            one.handle_table,
             one.session,
             one.create_time,
             one.exit_time,
@@ -141,6 +173,15 @@ impl EprocessLayout {
 /// # Errors
 /// When it cannot be read, or is no process.
 pub(crate) fn read(kernel: &Kernel, layout: &EprocessLayout, at: VirtAddr) -> Result<ProcessDetails> {
+    read_in_part(kernel, layout, at).map(|(process, _)| process)
+}
+
+/// The same, with why not all of it could be read.
+pub(crate) fn read_in_part(
+    kernel: &Kernel,
+    layout: &EprocessLayout,
+    at: VirtAddr,
+) -> Result<(ProcessDetails, Option<Error>)> {
     let reader = Reader::new(&kernel.view);
     let structure = Structure::read(&kernel.view, at, layout.len)?;
     let (pid, name) = identity(&structure, layout)?;
@@ -166,31 +207,47 @@ pub(crate) fn read(kernel: &Kernel, layout: &EprocessLayout, at: VirtAddr) -> Re
     let peb = pointer(layout.peb).filter(|peb| reader.is_user(*peb));
     // Processes of the kernel (System, Registry) have no block of a process. One that has ended may have lost it.
     info.kernel_thread = layout.peb.is_some_and(|offset| structure.word(offset).is_ok_and(|peb| peb == 0)) && !ended;
-    let image_path = pointer(layout.audit)
-        .filter(|audit| reader.is_kernel(*audit))
-        .and_then(|audit| reader.unicode_string(audit, 0).ok().filter(|path| !path.is_empty()));
-    if let Some(long) = image_path.as_ref().and_then(|path| path.rsplit('\\').next()).filter(|long| {
-        // The kernel's own name is cut after 14 bytes.
-        long.len() > info.name.len() && info.name.len() >= 14 && long.starts_with(&info.name)
-    }) {
+    let mut unread = None;
+    let audit = pointer(layout.audit).filter(|audit| reader.is_kernel(*audit));
+    let path = audit.map(|audit| reader.unicode_string(audit, 0));
+    // The path tells the end of a name that is cut.
+    let path = path.and_then(|path| path.map_err(|error| unread = Some(error).filter(|_| info.name.len() >= CUT)).ok());
+    let image_path = path.filter(|path| !path.is_empty());
+    if let Some(long) = image_path
+        .as_ref()
+        .and_then(|path| path.rsplit('\\').next())
+        .filter(|long| long.len() > info.name.len() && info.name.len() >= CUT && long.starts_with(&info.name))
+    {
         info.name = long.to_owned();
     }
     let session = pointer(layout.session).filter(|session| reader.is_kernel(*session)).and_then(|session| {
         // `_MM_SESSION_SPACE`: a count, flags, the number.
         reader.value::<u32>(session, 8).ok().filter(|session| *session <= MAX_SESSION)
     });
-    Ok(ProcessDetails {
+    let kernel_pointer = |offset: Option<u64>| pointer(offset).filter(|address| reader.is_kernel(*address));
+    // The low bits of a fast reference count references.
+    let counts = reader.either(0xf, 0x7);
+    let token = pointer(layout.token).map(|token| VirtAddr::new(token.as_u64() & !counts));
+    let wow64 = pointer(layout.wow64).filter(|_| reader.is_wide());
+    let missing = structure.missing().or_else(|| unread.map(|error| error.context("path")));
+    let missing = missing.map(|error| error.context(format!("process {} ({}): known in part", info.pid, info.name)));
+    let details = ProcessDetails {
         info,
+        found_by: FoundBy::Caller,
         image_path,
         user_root: word(layout.user_root).filter(|root| root >> 12 != 0),
         peb,
-        wow64: pointer(layout.wow64).filter(|_| reader.is_wide()),
+        wow64,
+        narrow: wow64.is_some() || !reader.is_wide(),
+        token: token.filter(|token| reader.is_kernel(*token)),
+        handle_table: kernel_pointer(layout.handle_table),
         session,
         create_time,
         exit_time,
         exit_status: status.filter(|_| ended),
         image_base: pointer(layout.image_base),
-    })
+    };
+    Ok((details, missing))
 }
 
 /// Number and name, if they can be those of a process.
@@ -223,8 +280,11 @@ pub(crate) fn list(kernel: &Kernel, layout: &EprocessLayout, head: VirtAddr) -> 
     let mut listing = Listing { items: Vec::new(), problems: nodes.problems };
     for node in nodes.items {
         let at = layout.of_node(node);
-        match read(kernel, layout, at) {
-            Ok(process) => listing.items.push(process),
+        match read_in_part(kernel, layout, at) {
+            Ok((process, missing)) => {
+                listing.items.push(ProcessDetails { found_by: FoundBy::List, ..process });
+                listing.problems.extend(missing);
+            }
             Err(error) => listing.problems.push(error.context(format!("process at {at}"))),
         }
     }

@@ -19,10 +19,7 @@ use std::{
 };
 
 use memflow_core::{
-    Error, MemoryView, MemoryViewExt, Result, VirtAddr,
-    memory::PhysicalMemory,
-    os::KernelInfo,
-    paging::{AddressSpace, SoftFaults},
+    Error, MemoryView, MemoryViewExt, Result, VirtAddr, memory::PhysicalMemory, os::KernelInfo, paging::AddressSpace,
     view::SpaceView,
 };
 
@@ -31,6 +28,7 @@ use crate::{
     kdbg::Kdbg,
     modules,
     offsets::{self, Layout, Row},
+    page_file::{PageFile, PageFiles, PagedMemory},
     pe::{CodeView, Exports, Image},
     reader::Reader,
     soft_fault::WindowsSoftFaults,
@@ -79,6 +77,11 @@ pub struct Win32Options<'a> {
     /// Where files of symbols may come from. They are looked for when the table does not have this build; one that the caller names is
     /// read in any case. With [`OffsetSources::Derived`] nobody looks for them.
     pub symbols: SymbolSources<'a>,
+    /// Numbers of the kernel's layout that are known from elsewhere, by the names of the table of builds: `("_EPROCESS.Peb", 0x550)`.
+    /// They come before all others.
+    pub known: &'a [(&'a str, u64)],
+    /// Page files of the target, from which pages that are not in memory are read.
+    pub page_files: &'a [PageFile],
     /// Called now and then, from several threads, while memory is searched: what is done, bytes done, bytes in all. When it breaks, the
     /// search ends with [`Error::Cancelled`].
     pub progress: Option<&'a ProgressFn<'a>>,
@@ -92,6 +95,8 @@ impl fmt::Debug for Win32Options<'_> {
             .field("arch", &self.arch)
             .field("offsets", &self.offsets)
             .field("symbols", &self.symbols)
+            .field("known", &self.known)
+            .field("page_files", &self.page_files)
             .finish_non_exhaustive()
     }
 }
@@ -112,8 +117,10 @@ pub struct Kernel {
     pub(crate) kdbg: Option<Kdbg>,
     pub(crate) shared: Option<SharedData>,
     pub(crate) layout: Layout,
+    /// Where the variable of the table of process numbers was found, once it was looked for.
+    pub(crate) process_numbers: OnceLock<Option<VirtAddr>>,
     exports: OnceLock<Option<Exports>>,
-    soft_faults: Arc<dyn SoftFaults>,
+    soft_faults: Arc<WindowsSoftFaults>,
 }
 
 impl fmt::Debug for Kernel {
@@ -132,7 +139,12 @@ impl Kernel {
         symbols::check("symbols", options.symbols.path.unwrap_or_default())?;
         let (found, mut evidence) = find::find(&memory, options)?;
         let plain = found.view;
-        let soft_faults: Arc<dyn SoftFaults> = Arc::new(WindowsSoftFaults::new(plain.space().clone()));
+        let files = PageFiles::new(options.page_files);
+        let memory = match files.is_empty() {
+            true => memory,
+            false => Arc::new(PagedMemory::new(memory, files.clone())),
+        };
+        let soft_faults = Arc::new(WindowsSoftFaults::new(plain.space().clone(), files));
         let space = plain.space().clone().with_soft_faults(soft_faults.clone());
         let view = SpaceView::new(memory.clone(), space);
         let find::KernelImage { base, image, codeview, .. } = found.kernel;
@@ -149,6 +161,7 @@ impl Kernel {
             kdbg,
             shared,
             layout: Layout::default(),
+            process_numbers: OnceLock::new(),
             exports: OnceLock::new(),
             soft_faults,
             memory,
@@ -163,7 +176,8 @@ impl Kernel {
             }
             OffsetSources::Derived => None,
         };
-        kernel.find_layout(row, pdb, options.offsets == OffsetSources::Derived, &mut evidence);
+        kernel.soft_faults.set_build(kernel.version.build);
+        kernel.find_layout(row, pdb, options, &mut evidence);
         evidence.extend(kernel.layout.summary());
         if let Some(view) = kernel.system_view() {
             evidence.push(format!("page tables of System: {}", find::describe(view.space())));
@@ -221,14 +235,20 @@ impl Kernel {
         &mut self,
         row: Option<Row>,
         pdb: Option<(Pdb, String)>,
-        derived_only: bool,
+        options: &Win32Options<'_>,
         evidence: &mut Vec<String>,
     ) {
+        let derived_only = options.offsets == OffsetSources::Derived;
         let mut layout = Layout::default();
+        for (name, value) in options.known {
+            layout.add((*name).to_owned(), *value, "the caller");
+        }
         if let Some(row) = row {
             row.add_to(&mut layout);
         }
-        let exact = row.is_some() || pdb.is_some();
+        // Files of symbols may have been stripped of types.
+        let has_types = |pdb: &Pdb| pdb.numbers.contains_key("_EPROCESS.ActiveProcessLinks");
+        let exact = row.is_some() || pdb.as_ref().is_some_and(|(pdb, _)| has_types(pdb));
         if let Some((pdb, path)) = pdb {
             let from = format!("symbols, {path}");
             let size = self.image.as_ref().map_or(u64::MAX, |image| image.size.into());
@@ -339,6 +359,11 @@ impl Kernel {
     /// processor knowing are found in it, others are told.
     pub fn space_of_root(&self, root: u64) -> AddressSpace {
         AddressSpace::new(self.view.space().architecture(), root).with_soft_faults(self.soft_faults.clone())
+    }
+
+    /// What is known of entries of page tables.
+    pub(crate) fn soft_faults(&self) -> &WindowsSoftFaults {
+        &self.soft_faults
     }
 
     /// An offset of a structure's member, or another number of the kernel's layout: `_EPROCESS.Peb`, `sizeof(_EPROCESS)`.

@@ -28,48 +28,68 @@
 //! # }
 //! ```
 //!
-//! Data flows one way: `find`, `pe`, `kdbg` and `offsets` make a kernel; `reader`, `structure` and `list` read its structures; `eprocess`,
-//! `modules`, `processors`, `thread`, `vad` and `peb` know one kind each; `process` and `os` put them together.
+//! Data flows one way: `find`, `pe`, `kdbg` and `offsets` make a kernel; `pte`, `soft_fault` and `page_file` know what is behind its page
+//! tables; `reader`, `structure` and `list` read its structures; `eprocess`, `cid`, `modules`, `processors`, `thread`, `token`, `vad` and
+//! `peb` know one kind each; `hidden`, `image`, `page`, `process` and `os` put them together.
 
 mod bytes;
+mod cid;
 mod derive;
 mod eprocess;
 mod find;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod handles;
+mod hidden;
+mod hives;
+mod image;
 mod kdbg;
 mod kernel;
+mod keyboard;
 mod list;
 mod modules;
 mod offsets;
 mod os;
+mod page;
+mod page_file;
 mod pe;
 mod peb;
 mod plugin;
 mod process;
 mod processors;
+mod pte;
 mod reader;
+mod shared_data;
 mod soft_fault;
 mod structure;
 mod symbols;
 #[cfg(test)]
 mod testing;
 mod thread;
+mod token;
 mod vad;
 mod version;
 
 pub use crate::{
-    eprocess::ProcessDetails,
+    eprocess::{FoundBy, ProcessDetails},
+    find::is_likely,
+    handles::Handle,
+    hives::Hive,
+    image::{ImageExport, LoadedImage},
     kernel::{Arch, Kernel, OffsetSources, Win32Options},
-    modules::LoadedModule,
+    modules::{LoadedModule, Origin},
     os::Win32Os,
-    pe::{CodeView, Section},
+    page::{PageDetails, PageState},
+    page_file::PageFile,
+    pe::{CodeView, Import, Section, VersionInfo},
     plugin::Plugin,
     process::Win32Process,
     processors::Running,
+    shared_data::{ProductType, SystemData},
     symbols::{SymbolSources, default_store},
     thread::ThreadDetails,
+    token::Token,
     vad::Vad,
     version::Version,
 };

@@ -25,13 +25,33 @@ const MAX_MODULES: u64 = 1 << 14;
 /// Largest image that the loader takes.
 const MAX_IMAGE: u32 = 0x7fff_ffff;
 
+/// Who told of a module.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Origin {
+    /// The kernel's list.
+    Kernel,
+    /// The loader's list of a process, for code of the system's width.
+    Loader,
+    /// The loader's list for 32-bit code on x64.
+    NarrowLoader,
+    /// A mapped image that no list has: a list is damaged, or the module was taken out.
+    Region,
+}
+
 /// A module, with the path of its file.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct LoadedModule {
-    /// Address, base, size and name.
+    /// Address of the entry in the list (of the region, if no list has it), base, size and name.
     pub info: ModuleInfo,
-    /// Path of its file, as the kernel knows it (`\SystemRoot\system32\ntoskrnl.exe`).
-    pub path: String,
+    /// Path of its file, as the list has it (`\SystemRoot\system32\ntoskrnl.exe`); without a volume, if no list has it. `None` where it
+    /// cannot be read.
+    pub path: Option<String>,
+    /// Where its code is entered, if anywhere.
+    pub entry_point: Option<VirtAddr>,
+    /// Who told of it.
+    pub origin: Origin,
 }
 
 /// Offsets in an entry: base, size, path, name.
@@ -40,11 +60,11 @@ fn offsets(reader: &Reader<'_>) -> [u64; 4] {
 }
 
 /// The modules of the list at `head`: the kernel's, or a loader's in a process, whose entries are the same as far as they are read.
-pub(crate) fn modules(reader: Reader<'_>, what: &'static str, head: VirtAddr) -> Listing<LoadedModule> {
+pub(crate) fn modules(reader: Reader<'_>, what: &'static str, head: VirtAddr, origin: Origin) -> Listing<LoadedModule> {
     let nodes = list::nodes(reader, what, head, MAX_MODULES);
     let mut listing = Listing { items: Vec::new(), problems: nodes.problems };
     for entry in nodes.items {
-        match module(&reader, entry) {
+        match module(&reader, entry, origin) {
             Ok(module) => listing.items.push(module),
             Err(error) => listing.problems.push(error.context(format!("module entry at {entry}"))),
         }
@@ -52,7 +72,7 @@ pub(crate) fn modules(reader: Reader<'_>, what: &'static str, head: VirtAddr) ->
     listing
 }
 
-fn module(reader: &Reader<'_>, entry: VirtAddr) -> Result<LoadedModule> {
+fn module(reader: &Reader<'_>, entry: VirtAddr, origin: Origin) -> Result<LoadedModule> {
     let [base_at, size_at, path_at, name_at] = offsets(reader);
     let base = reader.pointer(entry, base_at)?;
     let size: u32 = reader.value(entry, size_at)?;
@@ -72,7 +92,10 @@ fn module(reader: &Reader<'_>, entry: VirtAddr) -> Result<LoadedModule> {
         (Err(error), Err(_)) => return Err(error.context("name")),
     };
     let info = ModuleInfo::new(entry, base, size.into(), name);
-    Ok(LoadedModule { info, path: path.unwrap_or_default() })
+    // Between base and size.
+    let entry_point = reader.pointer(entry, base_at.saturating_add(reader.pointer_size())).ok();
+    let entry_point = entry_point.filter(|address| address.offset_from(base).is_some_and(|at| at < size.into()));
+    Ok(LoadedModule { info, path: path.ok(), entry_point, origin })
 }
 
 /// The list's head, looked for in the kernel's data: two links, the first of which leads to the kernel's own entry and back.
@@ -131,8 +154,9 @@ mod tests {
 
     #[test]
     fn modules_come_in_load_order_with_paths() {
-        let listing = modules(Reader::new(&memory()), "modules", VirtAddr::new(HEAD));
-        let seen: Vec<_> = listing.items.iter().map(|one| (&*one.info.name, &*one.path, one.info.size)).collect();
+        let listing = modules(Reader::new(&memory()), "modules", VirtAddr::new(HEAD), Origin::Kernel);
+        let seen: Vec<_> =
+            listing.items.iter().map(|one| (&*one.info.name, one.path.as_deref().unwrap(), one.info.size)).collect();
         assert_eq!(seen[1], ("hal.dll", "\\SystemRoot\\system32\\hal.dll", 0xa7_1000));
         assert!(listing.problems.is_empty() && seen.len() == 2);
     }
@@ -141,14 +165,14 @@ mod tests {
     fn name_is_taken_from_the_path_and_nonsense_is_a_problem() {
         let mut damaged = memory();
         damaged.remove(ENTRY + 0x300, 0x40);
-        let listing = modules(Reader::new(&damaged), "modules", VirtAddr::new(HEAD));
+        let listing = modules(Reader::new(&damaged), "modules", VirtAddr::new(HEAD), Origin::Kernel);
         assert_eq!(listing.items[0].info.name, "ntoskrnl.exe");
         damaged.put_u64(ENTRY + 0x30, 0x1234);
-        let listing = modules(Reader::new(&damaged), "modules", VirtAddr::new(HEAD));
+        let listing = modules(Reader::new(&damaged), "modules", VirtAddr::new(HEAD), Origin::Kernel);
         assert_eq!((listing.items.len(), listing.problems.len()), (1, 1));
         damaged = memory();
         damaged.put(ENTRY + 0x1048, &[0xff, 0xff, 2, 0]).put(ENTRY + 0x1058, &[1, 0, 4, 0]);
-        let listing = modules(Reader::new(&damaged), "modules", VirtAddr::new(HEAD));
+        let listing = modules(Reader::new(&damaged), "modules", VirtAddr::new(HEAD), Origin::Kernel);
         assert!(listing.problems[0].to_string().contains("UNICODE_STRING"), "{:?}", listing.problems);
     }
 }

@@ -2,24 +2,28 @@
 //!
 //! Owns: [`Win32Os`], which hands each question to the module that answers it. Must not know: how anything is read.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use memflow_core::{
     Error, MemoryView, VirtAddr,
     error::{Result, ResultExt},
     memory::{Liveness, PhysicalMemory},
-    os::{KernelInfo, Listing, LogRecord, ModuleInfo, Os, Process, ProcessInfo, SymbolInfo},
+    os::{KernelInfo, Keyboard, Listing, LogRecord, ModuleInfo, Os, Process, ProcessInfo, SymbolInfo},
     paging::AddressSpace,
 };
 
 use crate::{
     eprocess::{self, EprocessLayout, ProcessDetails},
+    hidden,
+    image::LoadedImage,
     kernel::{Kernel, Win32Options},
-    modules::{self, LoadedModule},
+    modules::{self, LoadedModule, Origin},
     pe::{Exports, Image},
     process::Win32Process,
     processors::{self, Running},
     reader::Reader,
+    shared_data::SystemData,
+    token::{self, Token},
 };
 
 /// Looks at a list of a running system before its problems are taken for real.
@@ -76,13 +80,18 @@ impl Win32Os {
         &self.system.kernel
     }
 
+    /// What the kernel tells every process of the system; `None` when its page cannot be read.
+    pub fn system_data(&self) -> Option<SystemData> {
+        SystemData::read(&self.system.kernel.view)
+    }
+
     /// What runs on the processors whose control blocks can be found.
     pub fn running(&self) -> Vec<Running> {
         processors::running(&self.system.kernel)
     }
 
-    /// The processes, with what only Windows knows of them: those of the kernel's list, in its order, then those that run on a processor
-    /// and are not in the list, or not in what could be read of it.
+    /// The processes, with what only Windows knows of them: those of the kernel's list, in its order, then those that are not in the list,
+    /// or not in what could be read of it, and that the table of process numbers, threads or processors know. Each says who told of it.
     ///
     /// # Errors
     /// When the list cannot be started, or the layout of a process is not known; later problems are in the listing.
@@ -91,19 +100,17 @@ impl Win32Os {
         let layout = self.system.eprocess()?;
         self.system.settled(|| {
             let mut listing = eprocess::list(kernel, &layout, kernel.active_processes()?);
-            for running in processors::running(kernel) {
-                let known = |one: &ProcessDetails| one.info.address == running.process;
-                if listing.items.iter().any(known) {
-                    continue;
-                }
-                match eprocess::read(kernel, &layout, running.process) {
+            let known: HashSet<VirtAddr> = listing.items.iter().map(|process| process.info.address).collect();
+            let system = listing.items.iter().find(|process| process.info.pid == 4).map(|process| process.info.address);
+            for (found_by, at) in hidden::candidates(kernel, system, &known, &mut listing.problems) {
+                match eprocess::read_in_part(kernel, &layout, at) {
                     // The idle process is in no list.
-                    Ok(process) if process.info.pid == 0 => {}
-                    Ok(process) => listing.items.push(process),
-                    Err(error) => {
-                        let what = format!("process at {} that runs on a processor", running.process);
-                        listing.problems.push(error.context(what));
+                    Ok((process, _)) if process.info.pid == 0 => {}
+                    Ok((process, missing)) => {
+                        listing.items.push(ProcessDetails { found_by, ..process });
+                        listing.problems.extend(missing);
                     }
+                    Err(error) => listing.problems.push(error.context(format!("process at {at}, told by {found_by}"))),
                 }
             }
             Ok(listing)
@@ -133,7 +140,25 @@ impl Win32Os {
     pub fn kernel_modules(&self) -> Result<Listing<LoadedModule>> {
         let kernel = &self.system.kernel;
         let head = kernel.loaded_modules()?;
-        self.system.settled(|| Ok(modules::modules(Reader::new(&kernel.view), "list of loaded modules", head)))
+        self.system
+            .settled(|| Ok(modules::modules(Reader::new(&kernel.view), "list of loaded modules", head, Origin::Kernel)))
+    }
+
+    /// The image at an address of the kernel, such as the base of one of its modules.
+    ///
+    /// # Errors
+    /// When its headers cannot be read.
+    pub fn image(&self, base: VirtAddr) -> Result<LoadedImage<'_>> {
+        LoadedImage::open(&self.system.kernel.view, base)
+    }
+
+    /// Who a process runs as.
+    ///
+    /// # Errors
+    /// When its token is not known, or cannot be read.
+    pub fn token(&self, process: &ProcessDetails) -> Result<Token> {
+        let ProcessInfo { pid, name, .. } = &process.info;
+        token::read(&self.system.kernel.view, process.token).context(|| format!("process {pid} ({name}): token").into())
     }
 
     /// The exports of a module, as symbols.
@@ -230,6 +255,10 @@ impl Os for Win32Os {
             let distance = address.offset_from(symbol.address).unwrap_or_default();
             (symbol, distance)
         }))
+    }
+
+    fn keyboard(&self) -> Option<&dyn Keyboard> {
+        Some(self)
     }
 
     fn kernel_log(&self) -> Result<Listing<LogRecord>> {

@@ -20,7 +20,7 @@ use memflow_core::{
 };
 
 use crate::{
-    modules::{self, LoadedModule},
+    modules::{self, LoadedModule, Origin},
     reader::Reader,
 };
 
@@ -63,6 +63,11 @@ impl<'a> Peb<'a> {
         self.reader.unicode_string(self.parameters()?, self.reader.either(0x70, 0x40))
     }
 
+    /// The current directory.
+    pub(crate) fn current_directory(&self) -> Result<String> {
+        self.reader.unicode_string(self.parameters()?, self.reader.either(0x38, 0x24))
+    }
+
     /// The environment.
     pub(crate) fn environment(&self) -> Result<Vec<String>> {
         let parameters = self.parameters()?;
@@ -80,7 +85,7 @@ impl<'a> Peb<'a> {
     }
 
     /// The modules that the loader lists, in the order in which they were loaded.
-    pub(crate) fn modules(&self) -> Result<Listing<LoadedModule>> {
+    pub(crate) fn modules(&self, origin: Origin) -> Result<Listing<LoadedModule>> {
         let loader = self.reader.pointer(self.at, self.reader.either(0x18, 0xc))?;
         if !self.reader.is_user(loader) {
             return Err(Error::Corrupt {
@@ -91,7 +96,7 @@ impl<'a> Peb<'a> {
             });
         }
         let head = loader.wrapping_add(self.reader.either(0x10, 0xc));
-        Ok(modules::modules(self.reader, "the loader's list of modules", head))
+        Ok(modules::modules(self.reader, "the loader's list of modules", head, origin))
     }
 }
 
@@ -133,7 +138,7 @@ mod tests {
         assert_eq!(peb.image_path().unwrap(), "C:\\a b.exe");
         assert_eq!(peb.command_line().unwrap(), "\"C:\\a b.exe\" -x \u{1f600}");
         assert_eq!(peb.environment().unwrap(), ["A=1", "B=\u{e4}"]);
-        let modules = peb.modules().unwrap().into_complete().unwrap();
+        let modules = peb.modules(Origin::Loader).unwrap().into_complete().unwrap();
         assert_eq!((&*modules[0].info.name, modules[0].info.base), ("a b.exe", VirtAddr::new(0x40_0000)));
     }
 

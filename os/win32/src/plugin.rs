@@ -9,6 +9,7 @@ use memflow_core::{Result, plugin::OsRequest};
 use crate::{
     kernel::{Arch, OffsetSources, Win32Options},
     os::Win32Os,
+    page_file::PageFile,
     symbols::{self, SymbolSources},
 };
 
@@ -21,6 +22,8 @@ use crate::{
         arch: choice(x64 | "x86-pae" | x86) => "the architecture of the kernel",
         pdb: path => "the file of symbols that belongs to the kernel",
         symbols: text => "folders and stores with files of symbols, as in _NT_SYMBOL_PATH, whose place it takes; `download` among them also asks servers; `off` for none",
+        pagefile: path => "the target's page file 0 (pagefile.sys), from which pages that are not in memory are read",
+        swapfile: path => "its page file 1 (swapfile.sys)",
         offsets: choice(all | derived) = "all" => "where offsets of structures may come from: also a table of builds, or only memory",
     ),
 )]
@@ -45,10 +48,18 @@ fn open(request: OsRequest<'_>) -> Result<Win32Os> {
         Some(path) => Some(path.to_owned()),
         None => environment(),
     };
+    let mut page_files = Vec::new();
+    for (number, key) in [(0, "pagefile"), (1, "swapfile")] {
+        if let Some(path) = request.args.path(key)? {
+            page_files.push(PageFile::open(number, &path)?);
+        }
+    }
     let options = Win32Options {
         root: request.args.number("dtb")?,
         kernel: request.args.number("kernel")?,
         arch,
+        known: &[],
+        page_files: &page_files,
         offsets: match request.args.text("offsets")? {
             Some("derived") => OffsetSources::Derived,
             _ => OffsetSources::All,

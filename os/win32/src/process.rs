@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use memflow_core::{
-    Error, MemoryView, PhysicalMemory,
+    Error, MemoryView, PhysicalMemory, VirtAddr,
     error::{Result, ResultExt},
-    memory::{ViewRead, ViewWrite},
+    memory::{ViewRead, ViewWrite, finish_reads},
     os::{Listing, MemoryRegion, ModuleInfo, Process, ProcessInfo, RegionKind, ThreadInfo},
     paging::AddressSpace,
     view::{SpaceView, ViewMetadata},
@@ -16,11 +16,14 @@ use memflow_core::{
 
 use crate::{
     eprocess::{self, ProcessDetails},
-    modules::LoadedModule,
+    image::LoadedImage,
+    modules::{LoadedModule, Origin},
     os::System,
+    page::{PageDetails, ProcessPages},
     peb::Peb,
     reader::Reader,
     thread::{self, EthreadLayout, ThreadDetails},
+    token::{self, Token},
     vad::{self, Vad, VadLayout},
 };
 
@@ -29,6 +32,7 @@ use crate::{
 pub struct Win32Process {
     system: Arc<System>,
     details: ProcessDetails,
+    pages: Arc<ProcessPages>,
     view: SpaceView,
 }
 
@@ -41,14 +45,53 @@ impl Win32Process {
             return Err(Error::NotFound { what: "process with pid", name: process.pid.to_string() });
         }
         let root = details.info.root.unwrap_or_default();
-        let space = system.kernel.space_of_root(root);
+        let pages = Arc::new(ProcessPages::new(system.clone(), details.info.address));
+        let space = system.kernel.space_of_root(root).with_soft_faults(pages.clone());
         let view = SpaceView::new(system.kernel.memory.clone(), space);
-        Ok(Self { system, details, view })
+        Ok(Self { system, details, pages, view })
     }
 
     /// What Windows knows of the process, as it was when it was opened.
     pub fn details(&self) -> &ProcessDetails {
         &self.details
+    }
+
+    /// What it shares with the OS.
+    pub(crate) fn system(&self) -> &System {
+        &self.system
+    }
+
+    /// Where the bytes of the page of an address are.
+    ///
+    /// # Errors
+    /// When the tables that lead to it cannot be read, or it is no address of this paging mode.
+    pub fn page(&self, address: VirtAddr) -> Result<PageDetails> {
+        self.pages.page(self.view.space(), address)
+    }
+
+    /// Who the process runs as.
+    ///
+    /// # Errors
+    /// When its token is not known, or cannot be read.
+    pub fn token(&self) -> Result<Token> {
+        self.named("token", token::read(&self.system.kernel.view, self.details.token))
+    }
+
+    /// The image at an address of the process, such as the base of one of its modules.
+    ///
+    /// # Errors
+    /// When its headers cannot be read.
+    pub fn image(&self, base: VirtAddr) -> Result<LoadedImage<'_>> {
+        self.named("image", LoadedImage::open(self, base))
+    }
+
+    /// The current directory of the process, by its own parameters; `None` for processes of the kernel.
+    ///
+    /// # Errors
+    /// When the pages that hold it cannot be read.
+    pub fn current_directory(&self) -> Result<Option<String>> {
+        let path = self.own_block().map(|peb| peb.current_directory()).transpose();
+        self.named("current directory", path)
     }
 
     /// The regions of its address space, with what only Windows knows of them.
@@ -80,10 +123,14 @@ impl Win32Process {
     /// When nothing can be read of any list or map; other problems are in the listing.
     pub fn modules(&self) -> Result<Listing<LoadedModule>> {
         let mut listing: Listing<LoadedModule> = Listing::new();
-        for (what, peb) in [("modules", self.own_block()), ("32-bit modules", self.narrow_block())] {
+        for (what, origin, peb) in [
+            ("modules", Origin::Loader, self.own_block()),
+            ("32-bit modules", Origin::NarrowLoader, self.narrow_block()),
+        ] {
             let Some(peb) = peb else { continue };
-            match self.named(what, self.system.settled(|| peb.modules())) {
+            match self.named(what, self.system.settled(|| peb.modules(origin))) {
                 Ok(more) => {
+                    // The main image is in both lists.
                     let new = |one: &LoadedModule| listing.items.iter().all(|known| known.info.base != one.info.base);
                     let new: Vec<LoadedModule> = more.items.into_iter().filter(new).collect();
                     listing.items.extend(new);
@@ -94,23 +141,26 @@ impl Win32Process {
         }
         match self.regions() {
             Ok(regions) => {
-                for vad in regions.items.iter().filter(|vad| vad.is_image()) {
-                    let range = vad.region.range;
-                    if listing.items.iter().any(|known| known.info.base == range.start()) {
-                        continue;
-                    }
-                    if let RegionKind::File { path, .. } = &vad.region.kind {
-                        let name = path.rsplit('\\').next().unwrap_or_default();
-                        let mut info = ModuleInfo::new(vad.address, range.start(), range.len(), name);
-                        info.state = Some("not in the loader's list".to_owned());
-                        listing.items.push(LoadedModule { info, path: path.clone() });
-                    }
-                }
+                let unlisted = regions.items.iter().filter(|vad| {
+                    vad.is_image() && listing.items.iter().all(|known| known.info.base != vad.region.range.start())
+                });
+                let unlisted: Vec<LoadedModule> = unlisted.filter_map(|vad| self.unlisted(vad)).collect();
+                listing.items.extend(unlisted);
                 listing.problems.extend(regions.problems);
             }
             Err(error) => listing.problems.push(error),
         }
         Ok(listing)
+    }
+
+    /// The module of a region that no list of the loader has.
+    fn unlisted(&self, vad: &Vad) -> Option<LoadedModule> {
+        let RegionKind::File { path, .. } = &vad.region.kind else { return None };
+        let range = vad.region.range;
+        let name = path.rsplit('\\').next().unwrap_or_default();
+        let mut info = ModuleInfo::new(vad.address, range.start(), range.len(), name);
+        info.state = Some("not in the loader's list".to_owned());
+        Some(LoadedModule { info, path: Some(path.clone()), entry_point: None, origin: Origin::Region })
     }
 
     /// The process' block in its own memory; processes of the kernel have none.
@@ -141,7 +191,10 @@ impl Win32Process {
 
 impl MemoryView for Win32Process {
     fn read_batch(&self, ops: &mut [ViewRead<'_>]) -> Result<()> {
-        self.view.read_batch(ops)
+        self.view.read_batch(ops).or_else(|_| {
+            self.pages.complete(&self.view, ops);
+            finish_reads("process", ops)
+        })
     }
 
     fn write_batch(&self, ops: &mut [ViewWrite<'_>]) -> Result<()> {
@@ -160,10 +213,6 @@ impl Process for Win32Process {
 
     fn address_space(&self) -> Option<&AddressSpace> {
         Some(self.view.space())
-    }
-
-    fn space_view(&self) -> Option<&SpaceView> {
-        Some(&self.view)
     }
 
     fn physical_memory(&self) -> &dyn PhysicalMemory {
@@ -192,6 +241,11 @@ impl Process for Win32Process {
     fn memory_map(&self) -> Result<Listing<MemoryRegion>> {
         let Listing { items, problems } = self.regions()?;
         Ok(Listing { items: items.into_iter().map(|vad| vad.region).collect(), problems })
+    }
+
+    fn modules(&self) -> Result<Listing<ModuleInfo>> {
+        let Listing { items, problems } = Self::modules(self)?;
+        Ok(Listing { items: items.into_iter().map(|module| module.info).collect(), problems })
     }
 
     fn threads(&self) -> Result<Listing<ThreadInfo>> {

@@ -67,6 +67,13 @@ impl Structure {
         }
     }
 
+    /// Why not all of it could be read.
+    pub(crate) fn missing(&self) -> Option<Error> {
+        let gap = self.gaps.first()?;
+        let (address, len) = (gap.range.start().into(), gap.range.len());
+        Some(Error::Access { kind: AccessKind::Read, address, len, reason: gap.reason })
+    }
+
     /// The number of 32 bits.
     pub(crate) fn u32(&self, offset: u64) -> Result<u32> {
         self.slice(offset, 4).map(|bytes| Bytes(bytes).u32(0).unwrap_or_default())
@@ -123,6 +130,7 @@ mod tests {
         memory.put_u64(0x1ff0, 7).put(0x1ff8, b"name\0\x01\x02\x03");
         let structure = Structure::read(&memory, VirtAddr::new(0x1ff0), 0x20).unwrap();
         assert_eq!(structure.u64(0).unwrap(), 7);
+        assert!(matches!(structure.missing(), Some(Error::Access { len: 0x10, .. })));
         assert_eq!(structure.text(8, 8).unwrap(), "name");
         assert!(structure.text(0, 1).is_err());
         assert!(matches!(structure.u32(0x10), Err(Error::Access { .. })));

@@ -31,8 +31,10 @@ pub struct ThreadDetails {
     pub info: ThreadInfo,
     /// The thread's block in its process' memory.
     pub teb: Option<VirtAddr>,
-    /// Where it started: in user mode as it was asked for, else where the kernel let it begin.
+    /// Where the kernel let it begin: in user mode mostly a function of `ntdll`.
     pub start: Option<VirtAddr>,
+    /// Where the program let it begin.
+    pub win32_start: Option<VirtAddr>,
     /// Its state, as the kernel numbers it (`KTHREAD_STATE`).
     pub kernel_state: Option<u8>,
     /// When it was started, in units of 100 ns since 1601-01-01 00:00 UTC.
@@ -48,7 +50,7 @@ pub(crate) struct EthreadLayout {
     cid: u64,
     teb: Option<u64>,
     state: Option<u64>,
-    asked_start: Option<u64>,
+    win32_start: Option<u64>,
     start: Option<u64>,
     create_time: Option<u64>,
     len: u64,
@@ -64,12 +66,12 @@ impl EthreadLayout {
             cid: layout.get("_ETHREAD.Cid")?,
             teb: layout.find("_KTHREAD.Teb"),
             state: layout.find("_KTHREAD.State"),
-            asked_start: layout.find("_ETHREAD.Win32StartAddress"),
+            win32_start: layout.find("_ETHREAD.Win32StartAddress"),
             start: layout.find("_ETHREAD.StartAddress"),
             create_time: layout.find("_ETHREAD.CreateTime"),
             len: 0,
         };
-        let members = [Some(one.links), Some(one.cid), one.teb, one.state, one.asked_start, one.start, one.create_time];
+        let members = [Some(one.links), Some(one.cid), one.teb, one.state, one.win32_start, one.start, one.create_time];
         let last = members.into_iter().flatten().max().unwrap_or_default();
         Ok(Self { len: last.saturating_add(16), ..one })
     }
@@ -84,14 +86,23 @@ pub(crate) fn list(view: &dyn MemoryView, layout: &EthreadLayout, process: &Proc
     for node in nodes.items {
         let at = node.wrapping_sub(layout.links);
         match read(&reader, layout, process, at) {
-            Ok(thread) => listing.items.push(thread),
+            Ok((thread, missing)) => {
+                listing.items.push(thread);
+                listing.problems.extend(missing.map(|error| error.context(format!("thread at {at}: known in part"))));
+            }
             Err(error) => listing.problems.push(error.context(format!("thread at {at}"))),
         }
     }
     listing
 }
 
-fn read(reader: &Reader<'_>, layout: &EthreadLayout, process: &ProcessInfo, at: VirtAddr) -> Result<ThreadDetails> {
+/// The thread at an address, and why not all of it could be read.
+fn read(
+    reader: &Reader<'_>,
+    layout: &EthreadLayout,
+    process: &ProcessInfo,
+    at: VirtAddr,
+) -> Result<(ThreadDetails, Option<Error>)> {
     let structure = Structure::read(reader.view(), at, layout.len)?;
     let pid = structure.word(layout.cid)?;
     let tid = structure.word(layout.cid.saturating_add(reader.pointer_size()))?;
@@ -108,13 +119,15 @@ fn read(reader: &Reader<'_>, layout: &EthreadLayout, process: &ProcessInfo, at: 
     let tid = u32::try_from(tid).unwrap_or(u32::MAX);
     let info =
         ThreadInfo::new(at, tid, process.pid, process.name.clone(), state.map_or(ProcessState::Sleeping, meaning));
-    Ok(ThreadDetails {
+    let details = ThreadDetails {
         info,
         teb: pointer(layout.teb).filter(|teb| reader.is_user(*teb)),
-        start: pointer(layout.asked_start).or_else(|| pointer(layout.start)),
+        start: pointer(layout.start),
+        win32_start: pointer(layout.win32_start),
         kernel_state: state,
         create_time: layout.create_time.and_then(|offset| structure.u64(offset).ok()),
-    })
+    };
+    Ok((details, structure.missing()))
 }
 
 /// A state of the kernel's in terms that all systems have.

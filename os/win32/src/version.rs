@@ -75,13 +75,18 @@ pub(crate) fn of_build_lab(text: &[u8]) -> Option<u32> {
 impl SharedData {
     /// Reads the page.
     pub(crate) fn read(view: &dyn MemoryView) -> Option<Self> {
-        let at = if view.metadata().pointer_size == 8 { WIDE } else { NARROW };
         let mut page = [0; 0x300];
-        view.read_into(VirtAddr::new(at), &mut page).ok()?;
+        view.read_into(Self::place(view), &mut page).ok()?;
         Self::parse(&page)
     }
 
-    fn parse(page: &[u8]) -> Option<Self> {
+    /// Where the kernel has the page.
+    pub(crate) fn place(view: &dyn MemoryView) -> VirtAddr {
+        VirtAddr::new(if view.metadata().pointer_size == 8 { WIDE } else { NARROW })
+    }
+
+    /// What the page holds.
+    pub(crate) fn parse(page: &[u8]) -> Option<Self> {
         let bytes = Bytes(page);
         let (major, minor) = (bytes.u32(0x26c)?, bytes.u32(0x270)?);
         if !(3..=20).contains(&major) || minor > 99 {

@@ -8,11 +8,12 @@ use memflow_core::{
     memory::{BufferMemory, Run, RunMap, SourceConfig, TargetFacts, VcpuRegisters, X86Registers},
     os::{Os, ProcessState},
 };
-use memflow_win32::{Arch, Win32Options, Win32Os};
+use memflow_win32::{Arch, ProductType, Win32Options, Win32Os};
 
 const BASE: u64 = 0xffff_f805_1a09_f000;
 const CR3: u64 = 0x2_3550_0002;
 const GS_BASE: u64 = 0xffff_f805_18eb_a000;
+const IDTR: u64 = 0xffff_f805_1cad_c000;
 const LSTAR: u64 = 0xffff_f805_1a3c_e140;
 
 /// The image, read by hand: ranges of a header of 32 bytes (magic, version, first and last address) and their bytes.
@@ -80,7 +81,9 @@ fn kernel_is_found_with_no_hint_and_with_each() {
         registers(|registers| registers.lstar = Some(LSTAR)),
         // The root of user mode does not map the kernel.
         registers(|registers| (registers.cr3, registers.lstar) = (Some(0x1_e880_0001), Some(LSTAR))),
-        registers(|registers| (registers.cr3, registers.idtr_base) = (Some(CR3), Some(0xffff_f805_1cad_c000))),
+        registers(|registers| (registers.cr3, registers.idtr_base) = (Some(CR3), Some(IDTR))),
+        registers(|registers| registers.idtr_base = Some(IDTR)),
+        registers(|registers| registers.gs_base = Some(GS_BASE)),
     ] {
         let what = format!("{facts:?}");
         let os = Win32Os::open(image_with(facts), &Win32Options::default())
@@ -132,7 +135,9 @@ fn current_process_and_the_gap_in_the_list_are_told() {
     let list = os.process_details().unwrap();
     let seen: Vec<_> = list.items.iter().map(|process| (process.info.pid, &*process.info.name)).collect();
     assert_eq!(seen, [(5288, "svchost.exe"), (7088, "cng.exe")]);
-    assert_eq!(list.problems.len(), 2, "{:?}", list.problems);
+    // The table of process numbers, which could tell of more, is not there either.
+    assert_eq!(list.problems.len(), 3, "{:?}", list.problems);
+    assert!(list.problems[2].to_string().starts_with("table of process numbers: "), "{:?}", list.problems);
     assert!(list.problems[0].to_string().contains("0xffffe38f36461328"), "{:?}", list.problems);
 
     let current = &list.items[1];
@@ -161,4 +166,26 @@ fn gs_base_leads_to_the_current_process() {
     assert_eq!(running.len(), 1, "{running:?}");
     assert_eq!(running[0].thread.as_u64(), 0xffff_e38f_3d5c_4080);
     assert_eq!(running[0].process.as_u64(), 0xffff_e38f_3f3c_f540);
+    let processes = os.process_details().unwrap().items;
+    let current = processes.iter().find(|process| process.info.address == running[0].process).unwrap();
+    assert_eq!((current.info.pid, &*current.info.name), (7088, "cng.exe"));
+}
+
+#[test]
+fn shared_page_is_there_and_what_is_missing_is_told() {
+    let os = Win32Os::open(image(), &Win32Options::default()).unwrap();
+    let data = os.system_data().unwrap();
+    assert_eq!((data.version.to_string(), &*data.system_root), ("10.0.17763".to_owned(), "C:\\Windows"));
+    assert_eq!((data.product_type, data.console_session), (Some(ProductType::Workstation), Some(1)));
+    // 2021-04-26.
+    assert_eq!(data.unix_time().as_secs() / 86_400, 18_743);
+
+    let list = os.process_details().unwrap();
+    let current = os.open_process(&list.items[1].info).unwrap();
+    let error = current.handles().unwrap_err().to_string();
+    assert!(error.starts_with("process 7088 (cng.exe): handles: "), "{error}");
+    let error = os.hives().unwrap_err().to_string();
+    assert!(error.contains("CmpHiveListHead"), "{error}");
+    let error = os.keyboard().unwrap().state().unwrap_err().to_string();
+    assert!(error.starts_with("keyboard: ") || error.contains("session"), "{error}");
 }

@@ -39,6 +39,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) images: BTreeMap<(String, bool), Shared>,
     pub(crate) files: BTreeMap<String, SectionObject>,
     pub(crate) sessions: BTreeMap<u32, u64>,
+    /// Events by name.
+    pub(crate) events: Vec<(String, u64)>,
     pub(crate) shared_data: (u64, SharedData),
     /// Time at which the next thing happens.
     pub(crate) time: u64,
@@ -107,7 +109,10 @@ pub(crate) fn build(description: &Description) -> Result<Windows, Error> {
         Architecture::X86 => Paging::Two,
     };
     let (pools, self_reference, tables) = regions(description, &mut rng);
-    let memory = Physical::new(description.ram)?;
+    let mut memory = Physical::new(description.ram)?;
+    if let Some(frames) = &description.frames {
+        memory.only(frames);
+    }
     // Recent systems have it around 1.6 MiB.
     let root = description.low_table.then(|| rng.u64(0x180..0x1c0));
     let offsets = description.offsets.clone();
@@ -135,6 +140,7 @@ pub(crate) fn build(description: &Description) -> Result<Windows, Error> {
         images: BTreeMap::new(),
         files: BTreeMap::new(),
         sessions: BTreeMap::new(),
+        events: Vec::new(),
         shared_data,
         time: STARTED,
         next_in_file: 0x100,
@@ -154,10 +160,14 @@ impl Builder<'_> {
 
     fn all(mut self) -> Result<Windows, Error> {
         let types = self.kernel.symbol("ObTypeIndexTable")?;
-        self.machine.types(types)?;
+        self.machine.types(types, !self.description.events.is_empty())?;
         if let Some(cookie) = self.machine.cookie {
             let at = self.kernel.symbol("ObHeaderCookie")?;
             self.machine.put(KERNEL, at, 1, u64::from(cookie))?;
+        }
+        for name in &self.description.events {
+            let event = self.machine.event(name)?;
+            self.events.push((name.clone(), event));
         }
         if self.shadow {
             self.machine.give_shadow(KERNEL)?;
@@ -170,7 +180,9 @@ impl Builder<'_> {
         for process in &self.description.processes {
             processes.push(self.process(process)?);
         }
-        let drivers = self.drivers()?;
+        let window_system = self.window_system(&processes)?;
+        let hives = self.hives()?;
+        let drivers = self.drivers(&window_system.drivers)?;
         self.variables(&processes)?;
         let pae = self.machine.paging == Paging::Pae;
         let kdbg = self.machine.kdbg(&self.kernel, self.description.kdbg, pae)?;
@@ -186,7 +198,11 @@ impl Builder<'_> {
             windows.extend([(processor.kpcr, Rights::KERNEL), (processor.idt, Rights::KERNEL)]);
         }
         self.machine.share_kernel(&windows)?;
-        Ok(self.into_windows(processes, drivers, kdbg, processors, low_stub))
+        self.machine.share_sessions(&window_system.spaces, &processes);
+        let mut windows = self.into_windows(processes, drivers, kdbg, processors, low_stub);
+        windows.truth.keyboards = window_system.keyboards;
+        windows.truth.hives = hives;
+        Ok(windows)
     }
 
     /// Where system calls enter.
@@ -253,8 +269,8 @@ impl Builder<'_> {
         self.machine.put_pointer(table + 2 * width, 0x191)
     }
 
-    /// Drivers and the list of all modules of the kernel.
-    fn drivers(&mut self) -> Result<Vec<Module>, Error> {
+    /// Drivers and the list of all modules of the kernel, with those that are `mapped` already behind the others.
+    fn drivers(&mut self, mapped: &[Shared]) -> Result<Vec<Module>, Error> {
         let wide = self.machine.offsets.wide;
         let version = self.machine.offsets.version;
         let kernel = Shared {
@@ -282,6 +298,7 @@ impl Builder<'_> {
             }
             images.push(Shared { path: format!(r"{folder}\{name}"), base: at, pe, version: texts, section: None });
         }
+        images.extend_from_slice(mapped);
         let width = self.machine.pointer();
         let mut entries = Vec::new();
         for image in &images {
@@ -362,6 +379,8 @@ impl Builder<'_> {
             shared_data: self.shared_data.1,
             processors,
             drivers,
+            keyboards: Vec::new(),
+            hives: Vec::new(),
             processes,
         };
         Windows::new(truth, machine.memory, self.page_files, &self.kernel.missing)

@@ -42,6 +42,28 @@ pub enum KdbgForm {
     Absent,
 }
 
+/// How the keyboard's state is to be found, which changed between builds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyboardForm {
+    /// `win32kbase.sys` exports it by name, as until build 22000.
+    Exported,
+    /// It does not, and only its code says where it is.
+    Used,
+    /// It is in the state of a session, to which `win32ksgd.sys` leads, as from build 22621 on.
+    SessionDriver,
+    /// The same, and `win32k.sys` leads there, as in later builds.
+    SessionSlots,
+}
+
+/// A hive of the registry that is loaded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HiveDescription {
+    /// Where it is in the registry: `\REGISTRY\MACHINE\SYSTEM`.
+    pub root: String,
+    /// Its file as the kernel knows it; empty for one that is only in memory.
+    pub file: String,
+}
+
 /// Who a process runs as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Account {
@@ -214,6 +236,14 @@ pub struct Description {
     pub processors: u32,
     /// Drivers besides those that each machine has: file names.
     pub drivers: Vec<String>,
+    /// The window system is there: its drivers in the space of each session, with a keyboard. From Windows 10 on, 64 bits.
+    pub keyboard: Option<KeyboardForm>,
+    /// Hives of the registry, in the order of their list.
+    pub hives: Vec<HiveDescription>,
+    /// Names of events that every process with a memory of its own has handles to.
+    pub events: Vec<String>,
+    /// The only frames that are used, so that another machine's fit beside them in one image. Nothing then lies in low memory.
+    pub frames: Option<std::ops::Range<u64>>,
     /// Processes besides System, and Registry where builds have it. Their order is that of the list.
     pub processes: Vec<ProcessDescription>,
 }
@@ -259,6 +289,10 @@ impl Description {
             cluttered: false,
             processors: 2,
             drivers: ["ntfs.sys", "tcpip.sys", "disk.sys"].map(str::to_owned).to_vec(),
+            keyboard: None,
+            hives: Vec::new(),
+            events: Vec::new(),
+            frames: None,
             processes: vec![smss, csrss(392, 0), csrss(464, 1), winlogon, explorer],
         }
     }
@@ -289,6 +323,12 @@ impl Description {
         }
         if self.processors == 0 || self.processors > 64 {
             return wrong(format!("{} processors; 1 to 64 are possible", self.processors));
+        }
+        if self.keyboard.is_some() && !(self.wide() && self.offsets.ten()) {
+            return wrong("a window system of builds before Windows 10, or of 32 bits".to_owned());
+        }
+        if self.frames.is_some() && (self.low_stub || self.low_table) {
+            return wrong("frames are given, and something is to lie in low memory".to_owned());
         }
         if self.guid.as_ref().is_some_and(|guid| guid.len() != 32 || u128::from_str_radix(guid, 16).is_err()) {
             return wrong("a GUID of other than 32 hex digits".to_owned());

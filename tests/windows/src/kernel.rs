@@ -36,6 +36,7 @@ const VARIABLES: &[(&str, u32)] = &[
     ("InitSafeBootMode", 8),
     ("KdDebuggerEnabled", 8),
     ("NtBuildLab", 0x80),
+    ("CmpHiveListHead", 0x10),
 ];
 /// Variables that drivers may use by name.
 const EXPORTED: &[&str] = &[

@@ -29,9 +29,11 @@ mod builder;
 mod description;
 mod error;
 mod files;
+mod hives;
 mod images;
 mod kdbg;
 mod kernel;
+mod keyboard;
 mod machine;
 mod narrow;
 mod object;
@@ -58,8 +60,8 @@ mod windows;
 
 pub use self::{
     description::{
-        Account, Architecture, Description, Exports, KdbgForm, MappedFile, PrivatePage, PrivateRegion,
-        ProcessDescription,
+        Account, Architecture, Description, Exports, HiveDescription, KdbgForm, KeyboardForm, MappedFile, PrivatePage,
+        PrivateRegion, ProcessDescription,
     },
     error::Error,
     files::Contents,

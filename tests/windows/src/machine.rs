@@ -13,6 +13,7 @@ use crate::{
     physical::{PAGE, Physical},
     pool::Pools,
     tables::{FRAME, LARGE, NO_EXECUTE, PRESENT, Paging, Rights},
+    truth::Process,
 };
 
 /// An address space.
@@ -28,6 +29,8 @@ pub(crate) struct Space {
     pub(crate) root: u64,
     /// The table for user mode, where KVA shadowing is on.
     pub(crate) shadow: Option<u64>,
+    /// It is no process's: what processes of a session share in the kernel's half, apart from all others.
+    of_session: bool,
     frames: BTreeMap<u64, u64>,
 }
 
@@ -80,7 +83,7 @@ impl Machine {
             (_, Some(frame)) => machine.memory.exactly(frame)?,
             (_, None) => machine.low_frame()?,
         };
-        machine.spaces.push(Space { root: root * PAGE, shadow: None, frames: BTreeMap::new() });
+        machine.spaces.push(Space { root: root * PAGE, shadow: None, of_session: false, frames: BTreeMap::new() });
         if paging == Paging::Pae {
             for at in 0..4 {
                 paging.put(&mut machine.memory, root * PAGE + at * 8, ((root + 1 + at) * PAGE) | PRESENT);
@@ -116,7 +119,14 @@ impl Machine {
             self.low_frame()? * PAGE
         };
         let shadow = if shadow { Some(self.low_frame()? * PAGE) } else { None };
-        self.spaces.push(Space { root, shadow, frames: BTreeMap::new() });
+        self.spaces.push(Space { root, shadow, of_session: false, frames: BTreeMap::new() });
+        Ok(SpaceId(self.spaces.len() - 1))
+    }
+
+    /// What the processes of a session share: pages in the kernel's half that are theirs alone.
+    pub(crate) fn session_space(&mut self) -> Result<SpaceId, Error> {
+        let root = self.low_frame()? * PAGE;
+        self.spaces.push(Space { root, shadow: None, of_session: true, frames: BTreeMap::new() });
         Ok(SpaceId(self.spaces.len() - 1))
     }
 
@@ -194,8 +204,9 @@ impl Machine {
 
     /// The frame with the bytes of a page.
     pub(crate) fn frame_at(&self, space: SpaceId, address: u64) -> Option<u64> {
-        let space = if self.paging.is_kernel(address) { KERNEL } else { space };
-        self.spaces[space.0].frames.get(&(address / PAGE)).copied()
+        let page = address / PAGE;
+        let of_all = || self.spaces[KERNEL.0].frames.get(&page).filter(|_| self.paging.is_kernel(address));
+        self.spaces[space.0].frames.get(&page).or_else(of_all).copied()
     }
 
     /// The physical address of the byte at `address`, wherever its page is now.
@@ -259,7 +270,8 @@ impl Machine {
 
     /// Gives all spaces the kernel's half, and each the entries that refer to itself. `windows` are pages that shadows show.
     pub(crate) fn share_kernel(&mut self, windows: &[(u64, Rights)]) -> Result<(), Error> {
-        let roots: Vec<(u64, Option<u64>)> = self.spaces.iter().map(|space| (space.root, space.shadow)).collect();
+        let roots: Vec<(u64, Option<u64>)> =
+            self.spaces.iter().filter(|space| !space.of_session).map(|space| (space.root, space.shadow)).collect();
         let paging = self.paging;
         for (root, shadow) in roots {
             match paging {
@@ -304,6 +316,19 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// Gives processes what their sessions share, once all have the kernel's half: `spaces` are those of sessions. Four levels only.
+    pub(crate) fn share_sessions(&mut self, spaces: &BTreeMap<u32, SpaceId>, processes: &[Process]) {
+        for (session, space) in spaces {
+            let from = self.spaces[space.0].root;
+            for process in processes.iter().filter(|process| process.session == Some(*session)) {
+                self.copy_entries(from, process.dtb & FRAME, 256..512);
+            }
+            for entry in 256..512 {
+                self.paging.put(&mut self.memory, from + entry * 8, 0);
+            }
+        }
     }
 
     /// A table of user mode for the process System: nothing of user mode, and the windows that all shadows have.

@@ -20,6 +20,7 @@ pub(crate) enum Kind {
     Thread,
     Token,
     File,
+    Event,
 }
 
 impl Kind {
@@ -29,6 +30,7 @@ impl Kind {
             Self::Thread => "Thread",
             Self::Token => "Token",
             Self::File => "File",
+            Self::Event => "Event",
         }
     }
 
@@ -38,6 +40,7 @@ impl Kind {
             Self::Thread => b"Thre",
             Self::Token => b"Toke",
             Self::File => b"File",
+            Self::Event => b"Even",
         };
         // Before Windows 10, the highest bit says that a piece must not be freed by others.
         tag[3] |= if ten { 0 } else { 0x80 };
@@ -58,6 +61,8 @@ impl Machine {
             Kind::Token => 5,
             Kind::Process => 7,
             Kind::Thread => 8,
+            Kind::Event if self.offsets.ten() => 16,
+            Kind::Event => 12,
             Kind::File if self.offsets.ten() => 37,
             Kind::File if self.offsets.seven() => 28,
             Kind::File => 30,
@@ -71,6 +76,27 @@ impl Machine {
         let quota = if kind == Kind::Process { 4 * self.pointer() } else { 0 };
         let block = self.pool(pool, quota + header + size, &kind.tag(self.offsets.ten()))?;
         let at = block + quota;
+        self.header(kind, at, if quota == 0 { 0 } else { 8 })?;
+        if self.cluttered {
+            self.clutter_around(kind, at + header, size)?;
+        }
+        Ok(at + header)
+    }
+
+    /// An event with a name, which stands before its header.
+    pub(crate) fn event(&mut self, name: &str) -> Result<u64, Error> {
+        let (header, width) = (self.offsets.need("_OBJECT_HEADER.Body")?, self.pointer());
+        let before = 4 * width;
+        let block = self.pool(Pool::NonPaged, before + header + 3 * width, b"Even")?;
+        let text = self.pool(Pool::Paged, name.len() as u64 * 2 + 2, b"ObNm")?;
+        self.string(KERNEL, width, block + width, text, name)?;
+        self.header(Kind::Event, block + before, 2)?;
+        // A dispatcher header of a synchronisation event.
+        self.put(KERNEL, block + before + header, 1, 1)?;
+        Ok(block + before + header)
+    }
+
+    fn header(&mut self, kind: Kind, at: u64, mask: u64) -> Result<(), Error> {
         let (pointers, handles) = (self.rng.u64(2..0x8000), self.rng.u64(1..12));
         self.put_pointer(at, pointers)?;
         self.put_pointer(at + self.pointer(), handles)?;
@@ -79,11 +105,7 @@ impl Machine {
             index ^= u64::from(cookie) ^ (at >> 8 & 0xff);
         }
         self.field(at, "_OBJECT_HEADER.TypeIndex", 1, index)?;
-        self.field(at, "_OBJECT_HEADER.InfoMask", 1, if quota == 0 { 0 } else { 8 })?;
-        if self.cluttered {
-            self.clutter_around(kind, at + header, size)?;
-        }
-        Ok(at + header)
+        self.field(at, "_OBJECT_HEADER.InfoMask", 1, mask)
     }
 
     /// Clutter in a process or a thread, but for the fields that are known: they are zero until they are written.
@@ -91,7 +113,7 @@ impl Machine {
         let prefixes = match kind {
             Kind::Process => ["_EPROCESS.", "_KPROCESS."],
             Kind::Thread => ["_ETHREAD.", "_KTHREAD."],
-            Kind::Token | Kind::File => return Ok(()),
+            Kind::Token | Kind::File | Kind::Event => return Ok(()),
         };
         self.clutter(at, size)?;
         let known: Vec<(bool, u64)> = self
@@ -108,12 +130,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Types, and the table of them at `table`.
-    pub(crate) fn types(&mut self, table: u64) -> Result<(), Error> {
+    /// Types, and the table of them at `table`; that of events if there are any.
+    pub(crate) fn types(&mut self, table: u64, events: bool) -> Result<(), Error> {
         let width = self.pointer();
         let file = self.type_index(Kind::File);
         self.put_pointer(table + width, 0xbad0_b0b0)?;
-        let named = (2..9).map(|index| (index, TYPES[index as usize])).chain([(file, "File")]);
+        let event = events.then(|| (self.type_index(Kind::Event), "Event"));
+        let named = (2..9).map(|index| (index, TYPES[index as usize])).chain([(file, "File")]).chain(event);
         for (index, name) in named {
             let object = self.pool(Pool::NonPaged, 0x28 * width, b"ObjT")?;
             let text = self.pool(Pool::Paged, 32, b"ObNm")?;

@@ -26,7 +26,7 @@ pub(crate) struct Physical {
     pub(crate) ram: Vec<Range<u64>>,
     pub(crate) pages: BTreeMap<u64, Page>,
     taken: BTreeSet<u64>,
-    /// Frames of large pages: as ranges, since most of them hold nothing.
+    /// Frames of large pages, and those that are left alone: as ranges, since most of them hold nothing.
     large: Vec<Range<u64>>,
 }
 
@@ -43,6 +43,11 @@ impl Physical {
             ram.push((4 << 30) / PAGE..((4 << 30) + bytes - below) / PAGE);
         }
         Ok(Self { ram, pages: BTreeMap::new(), taken: BTreeSet::new(), large: Vec::new() })
+    }
+
+    /// Leaves all frames alone but these.
+    pub(crate) fn only(&mut self, frames: &Range<u64>) {
+        self.large.extend([0..frames.start, frames.end..u64::MAX].into_iter().filter(|others| !others.is_empty()));
     }
 
     fn free(&self, frame: u64) -> bool {

@@ -245,15 +245,19 @@ impl Builder<'_> {
     /// A table of handles to the program's file, to the process, and to its threads.
     fn handles(&mut self, process: &Process, file: u64) -> Result<(u64, Vec<Handle>), Error> {
         let threads = process.threads.iter().map(|thread: &Thread| (Kind::Thread, thread.ethread, 0x1f_ffff));
-        let objects =
-            [(Kind::File, file, 0x12_00a9), (Kind::Process, process.eprocess, 0x1f_ffff)].into_iter().chain(threads);
+        let objects: Vec<_> = [(Kind::File, file, 0x12_00a9), (Kind::Process, process.eprocess, 0x1f_ffff)]
+            .into_iter()
+            .chain(threads)
+            .map(|(kind, object, access)| (kind, object, access, None))
+            .chain(self.events.iter().map(|(name, object)| (Kind::Event, *object, 0x1f_0003, Some(name.clone()))))
+            .collect();
         let header = self.machine.offsets.need("_OBJECT_HEADER.Body")?;
         let (mut entries, mut handles) = (Entries::new(), Vec::new());
         let mut index = 0;
-        for (kind, object, access) in objects {
+        for (kind, object, access, name) in objects {
             index += self.machine.rng.u64(1..4);
             entries.insert(index, self.machine.handle_entry(object - header, access));
-            handles.push(Handle { value: index as u32 * 4, object, kind: kind.name().to_owned(), access });
+            handles.push(Handle { value: index as u32 * 4, object, kind: kind.name().to_owned(), access, name });
         }
         let table = self.machine.handle_table((process.eprocess, process.pid), &entries)?;
         Ok((table, handles))

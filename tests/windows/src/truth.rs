@@ -34,6 +34,10 @@ pub struct Truth {
     pub processors: Vec<Processor>,
     /// Modules of the kernel, in the order of `PsLoadedModuleList`.
     pub drivers: Vec<Module>,
+    /// Keyboards, by session.
+    pub keyboards: Vec<Keyboard>,
+    /// Hives of the registry, in the order of their list.
+    pub hives: Vec<Hive>,
     /// Processes in the order in which they were made, hidden ones with them; System is the first.
     pub processes: Vec<Process>,
 }
@@ -110,6 +114,30 @@ pub struct Processor {
     pub thread: u64,
     /// Its process.
     pub process: u64,
+}
+
+/// The keyboard of a session.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Keyboard {
+    /// The session.
+    pub session: u32,
+    /// Where its state lies, in the space of the session's processes.
+    pub address: u64,
+    /// Keys that are down, by virtual-key code.
+    pub down: Vec<u8>,
+    /// Keys that are switched on.
+    pub toggled: Vec<u8>,
+}
+
+/// A hive of the registry.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hive {
+    /// Address of the CMHIVE.
+    pub address: u64,
+    /// Where it is in the registry.
+    pub root: String,
+    /// Its file; empty if it has none.
+    pub file: String,
 }
 
 /// A process.
@@ -228,6 +256,8 @@ pub struct Handle {
     pub kind: String,
     /// What it allows.
     pub access: u32,
+    /// Name of the object, of those that have one.
+    pub name: Option<String>,
 }
 
 /// A module of the kernel or of a process.

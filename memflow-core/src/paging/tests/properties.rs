@@ -111,6 +111,16 @@ fn short_translator(machine: &Machine, addresses: &[VirtAddr]) -> ShortAnswers {
     addresses.iter().map(|addr| translator.phys(*addr)).collect()
 }
 
+fn short_translator_one_a_call(machine: &Machine, addresses: &[VirtAddr]) -> ShortAnswers {
+    let translator = machine.space.over(&*machine.memory);
+    let mut found = vec![MaybePhys::new(PhysAddr::new(0x1234)); addresses.len()];
+    for (addr, found) in addresses.chunks(1).zip(found.chunks_mut(1)) {
+        let missing = translator.translate_to(addr, found);
+        assert_eq!(missing, found.iter().filter(|found| found.get().is_none()).count());
+    }
+    found.iter().map(|found| found.get()).collect()
+}
+
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn short_without_lanes(machine: &Machine, addresses: &[VirtAddr]) -> ShortAnswers {
     crate::memory::REFUSED.set(true);
@@ -159,7 +169,14 @@ macro_rules! every_short_path {
     )*};
 }
 
-every_short_path!(short_mapped, short_one_by_one, short_translator, short_called, short_of_foreign_mode);
+every_short_path!(
+    short_mapped,
+    short_one_by_one,
+    short_translator,
+    short_translator_one_a_call,
+    short_called,
+    short_of_foreign_mode
+);
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 every_short_path!(short_without_lanes);
 

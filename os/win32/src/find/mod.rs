@@ -13,6 +13,7 @@ mod scan;
 mod search;
 mod tables;
 
+pub use self::search::is_likely;
 pub(crate) use self::{
     image::KernelImage,
     search::{describe, find},

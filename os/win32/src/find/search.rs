@@ -21,7 +21,7 @@ use std::{
 
 use memflow_core::{
     Error, PhysAddr, PhysRange, Result, VirtAddr,
-    memory::PhysicalMemory,
+    memory::{PhysRead, PhysicalMemory},
     paging::{AddressSpace, Architecture, x86},
     view::SpaceView,
 };
@@ -47,6 +47,14 @@ const MAX_LOOKED_AT: usize = 1 << 13;
 const MAX_TRIED: usize = 64;
 /// Roots of a scan that are named.
 const MAX_NAMED: usize = 4;
+/// Of those, how many more once there is a kernel, as they may belong to another one.
+const MAX_MORE: usize = 8;
+/// An address in a kernel without headers is at most this far from its start.
+const REACH: u64 = 32 << 20;
+/// Units of 100 ns in a second.
+const SECOND: u64 = 10_000_000;
+/// Seconds between 1601-01-01, from which Windows counts, and 1970-01-01.
+const UNIX_EPOCH: u64 = 11_644_473_600;
 /// Windows makes its first tables in low memory.
 const LOW_MEMORY: u64 = 16 << 20;
 
@@ -85,12 +93,52 @@ pub(crate) struct Found {
     pub(crate) kernel: KernelImage,
 }
 
+impl Found {
+    /// Where its first page lies.
+    fn place(&self) -> Option<PhysAddr> {
+        self.view.space().translate(&**self.view.memory(), self.kernel.base).ok().map(|found| found.phys)
+    }
+
+    /// Whether an address space maps this very kernel.
+    fn is_in(&self, space: &AddressSpace) -> bool {
+        let place = space.translate(&**self.view.memory(), self.kernel.base).ok().map(|found| found.phys);
+        place.is_some() && place == self.place()
+    }
+
+    /// Whether an address lies in the kernel's image.
+    fn holds(&self, address: VirtAddr) -> bool {
+        match &self.kernel.image {
+            Some(image) => image.contains(address),
+            None => address.offset_from(self.kernel.base).is_some_and(|offset| offset < REACH),
+        }
+    }
+
+    /// What the system's clock says, in units of 100 ns since 1601-01-01.
+    fn clock(&self) -> Option<u64> {
+        SharedData::read(&self.view).map(|shared| shared.now)
+    }
+
+    /// The kernel, its page tables and its clock, for evidence.
+    fn describe(&self) -> String {
+        let (base, root) = (self.kernel.base, self.view.space().root());
+        let epoch = UNIX_EPOCH.saturating_mul(SECOND);
+        let clock = self.clock().and_then(|clock| clock.checked_sub(epoch)?.checked_div(SECOND));
+        let clock = clock.map_or_else(
+            || "whose clock cannot be read".to_owned(),
+            |seconds| format!("whose clock stands at {seconds} s since 1970"),
+        );
+        format!("the one at {base} (page tables at {root}), {clock}")
+    }
+}
+
 /// A search in progress.
 struct Search<'a> {
     memory: &'a Arc<dyn PhysicalMemory>,
     options: &'a Win32Options<'a>,
     hints: Vec<Hint>,
     tried: Vec<AddressSpace>,
+    /// Kernels that do not hold the address that the caller gave.
+    refused: Vec<Found>,
     evidence: Vec<String>,
 }
 
@@ -101,12 +149,27 @@ impl Search<'_> {
         }
     }
 
-    /// The kernel below a root.
+    /// The kernel below a root, if it is the one that is asked for.
     fn attempt(&mut self, candidate: &Candidate, extra: &[Hint]) -> Option<Found> {
-        if self.tried.contains(&candidate.space) {
+        let is_known = |refused: &Found| refused.is_in(&candidate.space);
+        if self.tried.contains(&candidate.space) || self.refused.iter().any(is_known) {
             return None;
         }
         self.tried.push(candidate.space.clone());
+        let found = self.look(candidate, extra)?;
+        match self.options.kernel.map(VirtAddr::new) {
+            Some(wanted) if !found.holds(wanted) => {
+                let what = format!("kernel at {}", found.kernel.base);
+                self.tell(what, format!("does not hold {wanted}, which the caller gave"));
+                self.refused.push(found);
+                None
+            }
+            _ => Some(found),
+        }
+    }
+
+    /// The kernel below a root.
+    fn look(&mut self, candidate: &Candidate, extra: &[Hint]) -> Option<Found> {
         let view = SpaceView::new(self.memory.clone(), candidate.space.clone());
         let what = format!("{}: {}", candidate.what, describe(&candidate.space));
         let mut hints = self.hints.clone();
@@ -166,10 +229,23 @@ impl Search<'_> {
             }
         })?;
         let roots = roots.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let ranked = self.ranked(what, roots, modes);
-        Ok(ranked
-            .iter()
-            .find_map(|space| self.attempt(&Candidate::new("a table that maps itself", space.clone()), &[])))
+        let mut found: Vec<Found> = Vec::new();
+        let mut more = MAX_MORE;
+        for space in self.ranked(what, roots, modes) {
+            // Most tables are those of processes that share the kernel.
+            if found.iter().any(|known| known.is_in(&space)) {
+                continue;
+            }
+            if !found.is_empty() {
+                let Some(left) = more.checked_sub(1) else { break };
+                more = left;
+            }
+            found.extend(self.attempt(&Candidate::new("a table that maps itself", space), &[]));
+        }
+        if within.is_some() && !found.is_empty() {
+            self.tell("other memory", "not searched for another kernel");
+        }
+        Ok(self.latest(found))
     }
 
     /// Address spaces of roots, the likelier first: those that map the page that the kernel shares with all processes, then those with
@@ -199,6 +275,18 @@ impl Search<'_> {
         self.tell(what, became);
         first.extend(second.into_iter().take(MAX_TRIED));
         first
+    }
+
+    /// Of several kernels, the one whose clock is ahead: others are what was left behind when the machine was booted anew.
+    fn latest(&mut self, mut found: Vec<Found>) -> Option<Found> {
+        if found.len() > 1 {
+            // What is equal stays in the order of likelihood.
+            found.sort_by_key(|found| Reverse(found.clock()));
+            let all: Vec<String> = found.iter().map(Found::describe).collect();
+            let chosen = "the first is taken, as its clock is not behind; kernel=ADDRESS or dtb=ROOT names another";
+            self.tell(format!("{} kernels", found.len()), format!("{}: {chosen}", all.join("; ")));
+        }
+        found.into_iter().next()
     }
 
     fn run(&mut self) -> Result<Option<Found>> {
@@ -243,6 +331,24 @@ impl Search<'_> {
     }
 }
 
+/// Whether there is the page with which a 64-bit Windows starts processors, and it leads to page tables that map themselves: a look at
+/// low memory that takes no time. Where it says no, there may be a Windows all the same.
+///
+/// ```
+/// # use memflow_core::memory::*;
+/// let config = SourceConfig { name: "zeros".into(), runs: RunMap::flat(0x4000), facts: TargetFacts::default() };
+/// let memory = BufferMemory::new(config, vec![0; 0x4000])?;
+/// assert!(!memflow_win32::is_likely(&memory));
+/// # Ok::<(), memflow_core::Error>(())
+/// ```
+pub fn is_likely(memory: &dyn PhysicalMemory) -> bool {
+    low_stub::find(memory).iter().any(|(candidate, _)| {
+        let root = candidate.space.root();
+        let mut page = [0; tables::PAGE];
+        memory.read_batch(&mut [PhysRead::new(root, &mut page)]).is_ok() && tables::long(root, &page).is_some()
+    })
+}
+
 /// An address space, for evidence.
 pub(crate) fn describe(space: &AddressSpace) -> String {
     format!("page tables at physical {}, {}", space.root(), space.architecture().name)
@@ -254,22 +360,9 @@ pub(crate) fn describe(space: &AddressSpace) -> String {
 /// [`Error::NotRecognised`] with what became of each attempt; [`Error::Cancelled`].
 pub(crate) fn find(memory: &Arc<dyn PhysicalMemory>, options: &Win32Options<'_>) -> Result<(Found, Vec<String>)> {
     let hints = given::hints(options.kernel, memory.facts());
-    let mut search = Search { memory, options, hints, tried: Vec::new(), evidence: Vec::new() };
+    let mut search = Search { memory, options, hints, tried: Vec::new(), refused: Vec::new(), evidence: Vec::new() };
     match search.run()? {
-        Some(found) => {
-            let outside = |address: &u64| {
-                let offset = VirtAddr::new(*address).offset_from(found.kernel.base);
-                let size = found.kernel.image.as_ref().map_or(u64::MAX, |image| image.size.into());
-                offset.is_none_or(|offset| offset >= size)
-            };
-            if let Some(address) = options.kernel.filter(outside) {
-                let address = VirtAddr::new(address);
-                search
-                    .evidence
-                    .push(format!("the address given by the caller ({address}): not in the kernel that was found"));
-            }
-            Ok((found, search.evidence))
-        }
+        Some(found) => Ok((found, search.evidence)),
         None => Err(Error::NotRecognised { what: "Windows kernel", looked_for: search.evidence.join("; ") }),
     }
 }

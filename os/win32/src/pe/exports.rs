@@ -26,6 +26,8 @@ const MAX_NAME: usize = 4096;
 pub(crate) struct Export {
     pub(crate) name: String,
     pub(crate) address: VirtAddr,
+    /// Its number.
+    pub(crate) ordinal: u32,
     /// It is the export of another image (`NTDLL.RtlFree`), whose name stands at the address.
     pub(crate) forwarded: bool,
 }
@@ -56,7 +58,7 @@ impl Exports {
             found: format!("{header:02x?}").into(),
         };
         let field = |at| Bytes(&header).u32(at).ok_or_else(corrupt);
-        let (functions, names) = (field(20)?, field(24)?);
+        let (first, functions, names) = (field(16)?, field(20)?, field(24)?);
         // Four bytes for the address of a function, four and two for a name and its number: more does not fit.
         let most = image.size.checked_div(4).unwrap_or_default().min(MAX_DIRECTORY);
         if functions > most || names > most {
@@ -86,7 +88,8 @@ impl Exports {
                 let ordinal = Bytes(&ordinals).u16(number.checked_mul(2)?)?;
                 let offset = Bytes(&addresses).u32(u64::from(ordinal).checked_mul(4)?)?;
                 let forwarded = offset.checked_sub(start).is_some_and(|inside| inside < len);
-                (offset < image.size).then(|| Export { name, address: image.at(offset), forwarded })
+                let ordinal = first.wrapping_add(ordinal.into());
+                (offset < image.size).then(|| Export { name, address: image.at(offset), ordinal, forwarded })
             };
             match export() {
                 Some(export) => exports.named.push(export),

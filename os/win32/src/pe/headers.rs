@@ -61,6 +61,10 @@ pub(crate) struct Image {
 
 /// The directory of exports.
 pub(super) const EXPORTS: usize = 0;
+/// The directory of imports.
+pub(super) const IMPORTS: usize = 1;
+/// The directory of resources.
+pub(super) const RESOURCES: usize = 2;
 /// The directory of debug information.
 pub(super) const DEBUG: usize = 6;
 
@@ -139,6 +143,11 @@ impl Image {
     /// Start and length of a directory that the image has.
     pub(super) fn directory(&self, number: usize) -> Option<(u32, u32)> {
         self.directories.get(number).copied().filter(|(start, len)| *start != 0 && *len != 0)
+    }
+
+    /// Whether it is for a machine whose pointers have 64 bits.
+    pub(crate) fn is_wide(&self) -> bool {
+        matches!(self.machine, 0x8664 | 0xaa64)
     }
 
     /// The address of something in the image.

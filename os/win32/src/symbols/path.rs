@@ -76,8 +76,7 @@ fn is_url(text: &str) -> bool {
 fn unknown(what: &'static str, found: &str) -> Error {
     Error::Argument {
         what: what.into(),
-        expected: "`download`, a folder, `srv*FOLDER*SERVER` or `cache*FOLDER`, with `;` between them"
-            .into(),
+        expected: "`download`, a folder, `srv*FOLDER*SERVER` or `cache*FOLDER`, with `;` between them".into(),
         found: found.to_owned(),
     }
 }

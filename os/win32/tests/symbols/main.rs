@@ -7,7 +7,7 @@ use std::{
 };
 
 use memflow_core::{
-    PhysicalMemory,
+    PhysAddr, PhysRange, PhysicalMemory,
     memory::{BufferMemory, Run, RunMap, SourceConfig, TargetFacts},
     os::Os,
 };
@@ -29,18 +29,20 @@ fn machine(architecture: Architecture, offsets: &Offsets) -> (Windows, Arc<dyn P
     (windows, memory)
 }
 
-/// The pages that something was written to, one after the other.
+/// All RAM of a machine.
 fn memory(windows: &Windows) -> Arc<dyn PhysicalMemory> {
-    let mut bytes = Vec::new();
-    let mut runs = Vec::new();
+    let end = windows.truth.ram.iter().map(|run| run.1).max().unwrap();
+    let mut bytes = vec![0; end as usize];
     for (frame, page) in windows.pages() {
-        let start = memflow_core::PhysAddr::new(frame << 12);
-        runs.push(Run { range: memflow_core::PhysRange::new(start, 0x1000).unwrap(), offset: bytes.len() as u64 });
-        bytes.extend_from_slice(&page[..]);
+        bytes[(frame << 12) as usize..][..page.len()].copy_from_slice(&page[..]);
     }
+    let runs = windows.runs().into_iter().map(|run| {
+        let start = PhysAddr::new(run.start << 12);
+        Run { range: PhysRange::new(start, (run.end - run.start) << 12).unwrap(), offset: start.as_u64() }
+    });
     let config = SourceConfig {
         name: "a generated machine".into(),
-        runs: RunMap::new(runs).unwrap(),
+        runs: RunMap::new(runs.collect::<Vec<_>>()).unwrap(),
         facts: TargetFacts::default(),
     };
     Arc::new(BufferMemory::new(config, bytes).unwrap())
