@@ -13,6 +13,8 @@
     clippy::panic
 )]
 
+use std::collections::HashSet;
+
 use memflow_core::{
     MemoryView, VirtAddr,
     error::{Error, Result, ResultExt},
@@ -20,12 +22,7 @@ use memflow_core::{
     os::Listing,
 };
 
-use crate::{
-    bytes::{Bytes, number},
-    kernel::Kernel,
-    reader::Reader,
-    structure::Structure,
-};
+use crate::{bytes::Bytes, kernel::Kernel, reader::Reader, structure::Structure};
 
 /// Bytes of a page of the table.
 const PAGE: u64 = 0x1000;
@@ -58,13 +55,73 @@ pub(crate) enum NumberedKind {
 }
 
 /// Processes and threads by their numbers, but for objects that `known` says are known; `None` when it is not known where the table lies.
+/// `system` is the process System, if that is known.
 ///
 /// # Errors
 /// When the table cannot be started; later problems are in the listing.
-pub(crate) fn numbered(kernel: &Kernel, known: &dyn Fn(VirtAddr) -> bool) -> Option<Result<Listing<Numbered>>> {
-    let variable = kernel.symbol("PspCidTable")?;
+pub(crate) fn numbered(
+    kernel: &Kernel,
+    system: Option<VirtAddr>,
+    known: &dyn Fn(VirtAddr) -> bool,
+) -> Option<Result<Listing<Numbered>>> {
     let code_at = kernel.layout.find("_HANDLE_TABLE.TableCode")?;
+    let named = || kernel.symbol("PspCidTable").or_else(|| kernel.kdbg.as_ref()?.process_numbers());
+    let variable = named().or_else(|| *kernel.process_numbers.get_or_init(|| search(kernel, code_at, system?)))?;
     Some(walk(kernel, variable, code_at, known).context(|| "table of process numbers".into()))
+}
+
+/// The variable, looked for in the kernel's data: the only one that leads to a table in which System stands under its number.
+fn search(kernel: &Kernel, code_at: u64, system: VirtAddr) -> Option<VirtAddr> {
+    let image = kernel.image.as_ref()?;
+    let reader = Reader::new(&kernel.view);
+    let (width, pointer_size) = (reader.pointer_size(), kernel.view.metadata().pointer_size);
+    let mut found = HashSet::new();
+    for section in image.sections.iter().filter(|section| section.is_writable()) {
+        let bytes = image.readable(&kernel.view, section);
+        let mut at = 0u64;
+        while let Some(word) = Bytes(&bytes).pointer(at, pointer_size) {
+            let table = VirtAddr::new(word);
+            if reader.is_kernel(table) && word.is_multiple_of(16) && !image.contains(table) {
+                let variable = image.at(section.offset).wrapping_add(at);
+                let leads = has_system(&reader, table, code_at, system).unwrap_or_default();
+                found.extend(leads.then_some((variable, table)));
+            }
+            at = at.checked_add(width)?;
+        }
+    }
+    let mut tables = found.iter().map(|(_, table)| table);
+    let first = tables.next()?;
+    // The table of System's own handles may have a handle to it, but no variable leads there.
+    tables.all(|table| table == first).then(|| found.iter().map(|(variable, _)| *variable).min()).flatten()
+}
+
+/// Whether System stands under its number in a table.
+fn has_system(reader: &Reader<'_>, table: VirtAddr, code_at: u64, system: VirtAddr) -> Result<bool> {
+    let (mut page, levels) = top(reader, table, code_at)?;
+    for _ in 0..levels {
+        page = reader.pointer(page, 0)?;
+        if !reader.is_kernel(page) {
+            return Ok(false);
+        }
+    }
+    // Numbers are multiples of four; each has an entry of two words.
+    let entry = reader.pointer(page, reader.pointer_size().saturating_mul(2))?;
+    Ok(object(reader, entry.as_u64()) == Some(system))
+}
+
+/// The first page of a table, and how many levels of addresses lie above entries.
+fn top(reader: &Reader<'_>, table: VirtAddr, code_at: u64) -> Result<(VirtAddr, u64)> {
+    let code = reader.pointer(table, code_at)?.as_u64();
+    let (top, levels) = (VirtAddr::new(code & !LEVELS), code & LEVELS);
+    if levels > 2 || !reader.is_kernel(top) || !top.as_u64().is_multiple_of(PAGE) {
+        return Err(Error::Corrupt {
+            what: "table of process numbers",
+            address: table.into(),
+            expected: "the address of a table of up to three levels".into(),
+            found: format!("{code:#x}").into(),
+        });
+    }
+    Ok((top, levels))
 }
 
 fn walk(
@@ -74,18 +131,7 @@ fn walk(
     known: &dyn Fn(VirtAddr) -> bool,
 ) -> Result<Listing<Numbered>> {
     let reader = Reader::new(&kernel.view);
-    let table = reader.pointer(variable, 0)?;
-    let code = reader.pointer(table, code_at)?.as_u64();
-    let (top, levels) = (VirtAddr::new(code & !LEVELS), code & LEVELS);
-    let corrupt = || Error::Corrupt {
-        what: "table of process numbers",
-        address: table.into(),
-        expected: "the address of a table of up to three levels".into(),
-        found: format!("{code:#x}").into(),
-    };
-    if levels > 2 || !reader.is_kernel(top) || !top.as_u64().is_multiple_of(PAGE) {
-        return Err(corrupt());
-    }
+    let (top, levels) = top(&reader, reader.pointer(variable, 0)?, code_at)?;
     let mut listing = Listing::new();
     let mut pages = vec![Some(top)];
     for _ in 0..levels {
@@ -93,6 +139,7 @@ fn walk(
         pages.truncate(MAX_PAGES);
     }
     let mut objects = Vec::new();
+    let mut met = 0usize;
     let width = reader.pointer_size();
     let per_page = PAGE.checked_div(width.saturating_mul(2)).unwrap_or_default();
     for (page_number, page) in (0u64..).zip(pages) {
@@ -109,8 +156,19 @@ fn walk(
             let place = entry.saturating_mul(width).saturating_mul(2);
             let word = Bytes(&bytes).pointer(place, kernel.view.metadata().pointer_size).unwrap_or_default();
             let id = page_number.saturating_mul(per_page).saturating_add(entry).saturating_mul(4);
-            objects.extend(object(&reader, word).filter(|at| !known(*at)).map(|at| (id, at)));
+            match object(&reader, word) {
+                Some(at) if known(at) => met = met.saturating_add(1),
+                object => objects.extend(object.map(|at| (id, at))),
+            }
         }
+    }
+    if met == 0 && listing.problems.is_empty() {
+        listing.problems.push(Error::Corrupt {
+            what: "table of process numbers",
+            address: top.into(),
+            expected: "processes of the list in it".into(),
+            found: "none of them".into(),
+        });
     }
     kinds(kernel, &objects, &mut listing);
     Ok(listing)
@@ -205,7 +263,6 @@ fn words(reader: &Reader<'_>, places: impl Iterator<Item = Option<VirtAddr>>) ->
     // Each outcome is looked at.
     let _ = reader.view().read_batch(&mut reads);
     let mut done: Vec<bool> = reads.iter().map(|read| read.outcome.is_done()).collect();
-    debug_assert!(number(done.len()) <= number(places.len()));
     done.reverse();
     let value = |(place, room): (&Option<VirtAddr>, &[u8; 8])| {
         (place.is_some() && done.pop().unwrap_or_default()).then(|| u64::from_le_bytes(*room))

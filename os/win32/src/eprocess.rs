@@ -35,6 +35,8 @@ const MAX_PROCESSES: u64 = 1 << 16;
 const MAX_CHECKED: usize = 64;
 /// Bytes of `ImageFileName`.
 const NAME: u64 = 15;
+/// Bytes after which the kernel cuts names.
+const CUT: usize = 14;
 /// The status of what has not ended (`STATUS_PENDING`).
 const STILL_ACTIVE: u32 = 0x103;
 /// Highest number of a process.
@@ -206,28 +208,28 @@ pub(crate) fn read_in_part(
     // Processes of the kernel (System, Registry) have no block of a process. One that has ended may have lost it.
     info.kernel_thread = layout.peb.is_some_and(|offset| structure.word(offset).is_ok_and(|peb| peb == 0)) && !ended;
     let mut unread = None;
-    let mut told = |error: Error, what: &'static str| unread = Some(error.context(what));
-    let path =
-        pointer(layout.audit).filter(|audit| reader.is_kernel(*audit)).map(|audit| reader.unicode_string(audit, 0));
-    let path = path.and_then(|path| path.map_err(|error| told(error, "path")).ok());
+    let audit = pointer(layout.audit).filter(|audit| reader.is_kernel(*audit));
+    let path = audit.map(|audit| reader.unicode_string(audit, 0));
+    // The path tells the end of a name that is cut.
+    let path = path.and_then(|path| path.map_err(|error| unread = Some(error).filter(|_| info.name.len() >= CUT)).ok());
     let image_path = path.filter(|path| !path.is_empty());
-    if let Some(long) = image_path.as_ref().and_then(|path| path.rsplit('\\').next()).filter(|long| {
-        // The kernel's own name is cut after 14 bytes.
-        long.len() > info.name.len() && info.name.len() >= 14 && long.starts_with(&info.name)
-    }) {
+    if let Some(long) = image_path
+        .as_ref()
+        .and_then(|path| path.rsplit('\\').next())
+        .filter(|long| long.len() > info.name.len() && info.name.len() >= CUT && long.starts_with(&info.name))
+    {
         info.name = long.to_owned();
     }
     let session = pointer(layout.session).filter(|session| reader.is_kernel(*session)).and_then(|session| {
         // `_MM_SESSION_SPACE`: a count, flags, the number.
-        let number = reader.value::<u32>(session, 8).map_err(|error| told(error, "session"));
-        number.ok().filter(|session| *session <= MAX_SESSION)
+        reader.value::<u32>(session, 8).ok().filter(|session| *session <= MAX_SESSION)
     });
     let kernel_pointer = |offset: Option<u64>| pointer(offset).filter(|address| reader.is_kernel(*address));
     // The low bits of a fast reference count references.
     let counts = reader.either(0xf, 0x7);
     let token = pointer(layout.token).map(|token| VirtAddr::new(token.as_u64() & !counts));
     let wow64 = pointer(layout.wow64).filter(|_| reader.is_wide());
-    let missing = structure.missing().or(unread);
+    let missing = structure.missing().or_else(|| unread.map(|error| error.context("path")));
     let missing = missing.map(|error| error.context(format!("process {} ({}): known in part", info.pid, info.name)));
     let details = ProcessDetails {
         info,

@@ -26,14 +26,15 @@ impl fmt::Display for FoundBy {
     }
 }
 
-/// Addresses that must be those of processes and are not in `known`, with who told of each.
+/// Addresses that must be those of processes and are not in `known`, with who told of each. `system` is the process System, if it is known.
 pub(crate) fn candidates(
     kernel: &Kernel,
+    system: Option<VirtAddr>,
     known: &HashSet<VirtAddr>,
     problems: &mut Vec<Error>,
 ) -> Vec<(FoundBy, VirtAddr)> {
     let mut told: Vec<(FoundBy, VirtAddr)> = Vec::new();
-    match cid::numbered(kernel, &|at| known.contains(&at)) {
+    match cid::numbered(kernel, system, &|at| known.contains(&at)) {
         None => log::debug!("hidden processes: where the table of process numbers lies is not known"),
         Some(Err(error)) => problems.push(error),
         Some(Ok(numbered)) => {

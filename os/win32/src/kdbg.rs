@@ -119,6 +119,11 @@ impl Kdbg {
         self.pointer(0x50)
     }
 
+    /// The variable that leads to the table of process numbers (`PspCidTable`).
+    pub(crate) fn process_numbers(&self) -> Option<VirtAddr> {
+        self.pointer(0x58)
+    }
+
     /// The text that names the build (`NtBuildLab`).
     pub(crate) fn build_lab(&self) -> Option<VirtAddr> {
         self.pointer(0x208)

@@ -112,6 +112,8 @@ pub struct Kernel {
     pub(crate) kdbg: Option<Kdbg>,
     pub(crate) shared: Option<SharedData>,
     pub(crate) layout: Layout,
+    /// Where the variable of the table of process numbers was found, once it was looked for.
+    pub(crate) process_numbers: OnceLock<Option<VirtAddr>>,
     exports: OnceLock<Option<Exports>>,
     soft_faults: Arc<WindowsSoftFaults>,
 }
@@ -152,6 +154,7 @@ impl Kernel {
             kdbg,
             shared,
             layout: Layout::default(),
+            process_numbers: OnceLock::new(),
             exports: OnceLock::new(),
             soft_faults,
             memory,

@@ -45,8 +45,9 @@ pub enum Origin {
 pub struct LoadedModule {
     /// Address of the entry in the list (of the region, if no list has it), base, size and name.
     pub info: ModuleInfo,
-    /// Path of its file, as the list has it (`\SystemRoot\system32\ntoskrnl.exe`); without a volume, if no list has it.
-    pub path: String,
+    /// Path of its file, as the list has it (`\SystemRoot\system32\ntoskrnl.exe`); without a volume, if no list has it. `None` where it
+    /// cannot be read.
+    pub path: Option<String>,
     /// Where its code is entered, if anywhere.
     pub entry_point: Option<VirtAddr>,
     /// Who told of it.
@@ -64,18 +65,14 @@ pub(crate) fn modules(reader: Reader<'_>, what: &'static str, head: VirtAddr, or
     let mut listing = Listing { items: Vec::new(), problems: nodes.problems };
     for entry in nodes.items {
         match module(&reader, entry, origin) {
-            Ok((module, unread)) => {
-                listing.items.push(module);
-                listing.problems.extend(unread.map(|error| error.context(format!("module entry at {entry}"))));
-            }
+            Ok(module) => listing.items.push(module),
             Err(error) => listing.problems.push(error.context(format!("module entry at {entry}"))),
         }
     }
     listing
 }
 
-/// The module of an entry, and why its path or its own name could not be read.
-fn module(reader: &Reader<'_>, entry: VirtAddr, origin: Origin) -> Result<(LoadedModule, Option<Error>)> {
+fn module(reader: &Reader<'_>, entry: VirtAddr, origin: Origin) -> Result<LoadedModule> {
     let [base_at, size_at, path_at, name_at] = offsets(reader);
     let base = reader.pointer(entry, base_at)?;
     let size: u32 = reader.value(entry, size_at)?;
@@ -89,19 +86,16 @@ fn module(reader: &Reader<'_>, entry: VirtAddr, origin: Origin) -> Result<(Loade
     }
     let path = reader.unicode_string(entry, path_at).context(|| "path".into());
     // The path ends with the name. One of the two may lie in memory that is paged out.
-    let (name, path, unread) = match (reader.unicode_string(entry, name_at), path) {
-        (Ok(name), Ok(path)) => (name, path, None),
-        (Ok(name), Err(error)) => (name, String::new(), Some(error)),
-        (Err(error), Ok(path)) => {
-            (path.rsplit('\\').next().unwrap_or_default().to_owned(), path, Some(error.context("name")))
-        }
+    let name = match (reader.unicode_string(entry, name_at), &path) {
+        (Ok(name), _) => name,
+        (Err(_), Ok(path)) => path.rsplit('\\').next().unwrap_or_default().to_owned(),
         (Err(error), Err(_)) => return Err(error.context("name")),
     };
     let info = ModuleInfo::new(entry, base, size.into(), name);
     // Between base and size.
     let entry_point = reader.pointer(entry, base_at.saturating_add(reader.pointer_size())).ok();
     let entry_point = entry_point.filter(|address| address.offset_from(base).is_some_and(|at| at < size.into()));
-    Ok((LoadedModule { info, path, entry_point, origin }, unread))
+    Ok(LoadedModule { info, path: path.ok(), entry_point, origin })
 }
 
 /// The list's head, looked for in the kernel's data: two links, the first of which leads to the kernel's own entry and back.
@@ -161,7 +155,8 @@ mod tests {
     #[test]
     fn modules_come_in_load_order_with_paths() {
         let listing = modules(Reader::new(&memory()), "modules", VirtAddr::new(HEAD), Origin::Kernel);
-        let seen: Vec<_> = listing.items.iter().map(|one| (&*one.info.name, &*one.path, one.info.size)).collect();
+        let seen: Vec<_> =
+            listing.items.iter().map(|one| (&*one.info.name, one.path.as_deref().unwrap(), one.info.size)).collect();
         assert_eq!(seen[1], ("hal.dll", "\\SystemRoot\\system32\\hal.dll", 0xa7_1000));
         assert!(listing.problems.is_empty() && seen.len() == 2);
     }

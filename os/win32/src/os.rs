@@ -101,7 +101,8 @@ impl Win32Os {
         self.system.settled(|| {
             let mut listing = eprocess::list(kernel, &layout, kernel.active_processes()?);
             let known: HashSet<VirtAddr> = listing.items.iter().map(|process| process.info.address).collect();
-            for (found_by, at) in hidden::candidates(kernel, &known, &mut listing.problems) {
+            let system = listing.items.iter().find(|process| process.info.pid == 4).map(|process| process.info.address);
+            for (found_by, at) in hidden::candidates(kernel, system, &known, &mut listing.problems) {
                 match eprocess::read_in_part(kernel, &layout, at) {
                     // The idle process is in no list.
                     Ok((process, _)) if process.info.pid == 0 => {}

@@ -160,7 +160,7 @@ impl Win32Process {
         let name = path.rsplit('\\').next().unwrap_or_default();
         let mut info = ModuleInfo::new(vad.address, range.start(), range.len(), name);
         info.state = Some("not in the loader's list".to_owned());
-        Some(LoadedModule { info, path: path.clone(), entry_point: None, origin: Origin::Region })
+        Some(LoadedModule { info, path: Some(path.clone()), entry_point: None, origin: Origin::Region })
     }
 
     /// The process' block in its own memory; processes of the kernel have none.

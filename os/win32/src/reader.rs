@@ -123,8 +123,13 @@ impl<'a> Reader<'a> {
         address.as_u64() >= first && address <= self.view.metadata().last_address
     }
 
+    /// Behind the last address that a process may map.
+    pub(crate) fn behind_user(&self) -> u64 {
+        self.either(WIDE_USER, NARROW_KERNEL)
+    }
+
     /// Whether an address is one that a process may map.
     pub(crate) fn is_user(&self, address: VirtAddr) -> bool {
-        (LOWEST_USER..self.either(WIDE_USER, NARROW_KERNEL)).contains(&address.as_u64())
+        (LOWEST_USER..self.behind_user()).contains(&address.as_u64())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns: both forms of the tree, the walk, and what a descriptor says. Must not know: processes.
 //! Keeps: a node lies between its ancestors and comes up once, so a tree that loops ends; a node that is damaged costs itself and what
-//! is below it, and is told.
+//! is below it, and is told, as is one that names another above it than the one that leads to it.
 //! Source: `_MMVAD_SHORT`, `_MMVAD`, `_SUBSECTION`, `_CONTROL_AREA`, `_FILE_OBJECT` in the kernel's symbols. Since Windows 8.1 the tree
 //! is an `RTL_AVL_TREE`, whose root is a pointer; before, an `MM_AVL_TABLE`, whose first node holds the root as its right child.
 #![deny(
@@ -140,14 +140,15 @@ struct Node {
     structure: Structure,
     left: VirtAddr,
     right: VirtAddr,
+    parent: VirtAddr,
     /// First and last page.
     pages: (u64, u64),
 }
 
 /// What is left to do of a walk in order.
 enum Step {
-    /// Go down at a node, whose pages lie between these.
-    Down(VirtAddr, u64, u64),
+    /// Go down at a node below another, whose pages lie between these.
+    Down(VirtAddr, Option<VirtAddr>, u64, u64),
     /// Give out a node.
     Out(Node),
 }
@@ -163,7 +164,7 @@ pub(crate) fn regions(view: &dyn MemoryView, layout: &VadLayout, process: VirtAd
     let root = reader.pointer(process, layout.root.saturating_add(if layout.split { 0 } else { right_child }))?;
     let mut listing = Listing::new();
     let mut seen = HashSet::new();
-    let mut steps = vec![Step::Down(root, 0, u64::MAX >> PAGE_SHIFT)];
+    let mut steps = vec![Step::Down(root, None, 0, reader.behind_user().wrapping_sub(1) >> PAGE_SHIFT)];
     while let Some(step) = steps.pop() {
         match step {
             Step::Out(node) => match vad(&reader, layout, &node) {
@@ -173,8 +174,8 @@ pub(crate) fn regions(view: &dyn MemoryView, layout: &VadLayout, process: VirtAd
                 }
                 Err(error) => listing.problems.push(error),
             },
-            Step::Down(at, _, _) if at.is_null() => {}
-            Step::Down(at, low, high) => {
+            Step::Down(at, ..) if at.is_null() => {}
+            Step::Down(at, above, low, high) => {
                 if !seen.insert(at) {
                     let entries = crate::bytes::number(seen.len());
                     listing.problems.push(Error::Cycle { what: "tree of regions", address: at.into(), entries });
@@ -189,11 +190,19 @@ pub(crate) fn regions(view: &dyn MemoryView, layout: &VadLayout, process: VirtAd
                     Ok(node) => {
                         let (first, last) = node.pages;
                         let (left, right) = (node.left, node.right);
+                        if above.is_some_and(|above| above != node.parent) {
+                            listing.problems.push(Error::Corrupt {
+                                what: "tree of regions",
+                                address: at.into(),
+                                expected: "a node that names the one above it".into(),
+                                found: node.parent.to_string().into(),
+                            });
+                        }
                         // The stack gives back last what is put on it first.
-                        steps.push(Step::Down(right, last.saturating_add(1), high));
+                        steps.push(Step::Down(right, Some(at), last.saturating_add(1), high));
                         steps.push(Step::Out(node));
                         if let Some(before) = first.checked_sub(1) {
-                            steps.push(Step::Down(left, low, before));
+                            steps.push(Step::Down(left, Some(at), low, before));
                         }
                     }
                     Err(error) => listing.problems.push(error.context("region")),
@@ -218,7 +227,8 @@ fn node(reader: &Reader<'_>, layout: &VadLayout, at: VirtAddr, low: u64, high: u
     let structure = Structure::read(reader.view(), at, NODE_LEN)?;
     let size = reader.pointer_size();
     // A balanced node holds its children first; the older one its parent.
-    let (left_at, right_at) = if layout.split { (0, size) } else { (size, size.saturating_mul(2)) };
+    let two = size.saturating_mul(2);
+    let (left_at, right_at, parent_at) = if layout.split { (0, size, two) } else { (size, two, 0) };
     let page = |low: u64, high: Option<u64>| -> Result<u64> {
         if !layout.split {
             return structure.word(low);
@@ -235,7 +245,9 @@ fn node(reader: &Reader<'_>, layout: &VadLayout, at: VirtAddr, low: u64, high: u
         return Err(corrupt("pages between those of the nodes above", format!("pages {first:#x} to {last:#x}")));
     }
     let (left, right) = (structure.pointer(left_at)?, structure.pointer(right_at)?);
-    Ok(Node { structure, left, right, pages })
+    // The low bits say which side is longer.
+    let parent = VirtAddr::new(structure.pointer(parent_at)?.as_u64() & !3);
+    Ok(Node { structure, left, right, parent, pages })
 }
 
 /// What a node says; with it, why the name of its file cannot be told.
@@ -354,7 +366,8 @@ mod tests {
         memory.zero(node, NODE_LEN).put_u64(node, at(children.0)).put_u64(node + 8, at(children.1));
         memory.put_u32(node + 0x18, pages.0 as u32).put_u32(node + 0x1c, pages.1 as u32);
         memory.put(node + 0x20, &[(pages.0 >> 32) as u8, (pages.1 >> 32) as u8]);
-        memory.put_u32(node + 0x30, flags);
+        // Node 1 is above all others; the low bits are a balance.
+        memory.put_u32(node + 0x30, flags).put_u64(node + 0x10, if number == 1 { 0 } else { at(1) | 1 });
     }
 
     const PRIVATE: u32 = 1 << 14;
@@ -403,7 +416,7 @@ mod tests {
         let mut memory = Memory::default();
         memory.put_u64(PROCESS + 0x448 + 0x10, at(1));
         for (number, left, pages) in [(1, at(2), (0x20, 0x2f)), (2, 0, (0x10, 0x1f))] {
-            memory.zero(at(number), NODE_LEN).put_u64(at(number) + 8, left);
+            memory.zero(at(number), NODE_LEN).put_u64(at(number), at(1)).put_u64(at(number) + 8, left);
             memory.put_u64(at(number) + 0x18, pages.0).put_u64(at(number) + 0x20, pages.1);
             memory.put_u64(at(number) + 0x28, 1 << 63 | 6 << 56);
         }
@@ -436,6 +449,11 @@ mod tests {
         let mut memory = tree();
         memory.put_u64(at(1) + 8, 0x1234);
         assert_eq!(look(&memory).1.len(), 1);
+        // A node that names another one above it: something was taken out.
+        let mut memory = tree();
+        memory.put_u64(at(3) + 0x10, at(2));
+        let (items, problems) = look(&memory);
+        assert_eq!((items.len(), problems.len()), (3, 1));
         // Without the record of the file, the region is there all the same.
         let mut memory = tree();
         memory.remove(0xffff_e000_0012_0000, 0x200);

@@ -16,19 +16,17 @@ use memflow_core::{
     memory::{MapMode, MappedMemory, Run, RunMap, SourceConfig},
 };
 use memflow_win32::{Win32Options, Win32Os};
-use memflow_windows_images::{
-    Architecture, Description, Offsets, Windows, windows_7_x86, windows_10_18362_x86, windows_10_19041_x86,
-};
+use memflow_windows_images::{Architecture, Description, Offsets, Windows};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-use crate::{full, image, table, within};
+use crate::{derived, full, image, narrow, table, within};
 
 const PAGE: u64 = 0x1000;
 /// All that is asked of one machine takes some milliseconds; a machine whose tables are searched for everywhere, some hundred.
 const BOUND: Duration = Duration::from_secs(20);
 
 /// A machine with five processes, of which one is full of everything, one hidden and one has ended.
-fn small(seed: u64, architecture: Architecture, offsets: Offsets) -> Description {
+pub(crate) fn small(seed: u64, architecture: Architecture, offsets: Offsets) -> Description {
     let mut description = full(seed, architecture, offsets);
     description.processes.retain(|process| [308, 5000, 6000, 6004].contains(&process.pid));
     description.drivers.truncate(1);
@@ -73,17 +71,14 @@ enum Became {
 }
 
 /// Leaves out each page of a machine in turn.
-fn each_page_left_out(name: &str, offsets: &Offsets, windows: Windows) {
-    let known: Vec<(&str, u64)> = if offsets.wide { Vec::new() } else { offsets.iter().collect() };
-    let mut options = Win32Options::default();
-    options.known = &known;
+fn each_page_left_out(name: &str, windows: Windows, options: &Win32Options<'_>) {
     let frames: Vec<u64> = windows.pages().map(|(frame, _)| frame).collect();
     let disk = OnDisk::new(windows);
     let became: Vec<(u64, Became)> = frames
         .into_par_iter()
         .map(|frame| {
             let started = Instant::now();
-            let looked = catch_unwind(AssertUnwindSafe(|| match Win32Os::open(disk.without(frame), &options) {
+            let looked = catch_unwind(AssertUnwindSafe(|| match Win32Os::open(disk.without(frame), options) {
                 Ok(os) => {
                     within::compare(&os, &disk.windows, frame, frame as usize);
                     Became::Read
@@ -109,26 +104,29 @@ fn each_page_left_out(name: &str, offsets: &Offsets, windows: Windows) {
     assert!(lost * 10 < became.len(), "{name}: no kernel in {lost} of {}", became.len());
 }
 
-#[test]
-fn each_missing_page_of_64_bit_systems_costs_no_truth() {
+fn of_families(seed: u64, options: &Win32Options<'_>) {
     let table = table();
-    for (seed, offsets) in (40..).zip(table.families()) {
+    for (seed, offsets) in (seed..).zip(table.families()) {
         let architecture = if seed % 2 == 0 { Architecture::X64 } else { Architecture::X64Shadow };
         let windows = small(seed, architecture, offsets.clone()).build().unwrap();
-        each_page_left_out(&format!("{} {architecture:?}", offsets.version), offsets, windows);
+        each_page_left_out(&format!("{} {architecture:?}", offsets.version), windows, options);
     }
 }
 
 #[test]
+fn each_missing_page_of_64_bit_systems_costs_no_truth() {
+    of_families(40, &Win32Options::default());
+}
+
+#[test]
+fn each_missing_page_of_systems_that_no_table_has_costs_no_truth() {
+    of_families(80, &derived());
+}
+
+#[test]
 fn each_missing_page_of_32_bit_systems_costs_no_truth() {
-    let kinds = [
-        (Architecture::X86, windows_7_x86()),
-        (Architecture::Pae, windows_7_x86()),
-        (Architecture::Pae, windows_10_18362_x86()),
-        (Architecture::Pae, windows_10_19041_x86()),
-    ];
-    for (seed, (architecture, offsets)) in (60..).zip(kinds) {
+    for (seed, (architecture, offsets)) in (60..).zip(narrow()) {
         let windows = small(seed, architecture, offsets.clone()).build().unwrap();
-        each_page_left_out(&format!("{} {architecture:?}", offsets.version), &offsets, windows);
+        each_page_left_out(&format!("{} {architecture:?}", offsets.version), windows, &Win32Options::default());
     }
 }

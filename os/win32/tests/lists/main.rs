@@ -2,10 +2,11 @@
 
 mod damage;
 mod equal;
+mod hostile;
 mod image;
 mod within;
 
-use memflow_win32::{Win32Options, Win32Os};
+use memflow_win32::{OffsetSources, Win32Options, Win32Os};
 use memflow_windows_images::{
     Account, Architecture, Description, Exports, KdbgForm, MappedFile, OffsetTable, Offsets, PrivatePage,
     PrivateRegion, ProcessDescription, Windows,
@@ -64,17 +65,17 @@ fn full(seed: u64, architecture: Architecture, offsets: Offsets) -> Description 
     description.process(program).process(administrator).process(hidden).process(ended)
 }
 
-/// Opens a machine and compares. Numbers of 32-bit builds are in no table, so they are given.
-fn check(offsets: &Offsets, windows: &Windows, page_files: PageFiles) {
-    let known: Vec<(&str, u64)> = if offsets.wide { Vec::new() } else { offsets.iter().collect() };
+/// Opens a machine and compares.
+fn check(windows: &Windows, page_files: PageFiles, options: Win32Options<'_>) {
     let files = match page_files {
         PageFiles::None => Vec::new(),
         PageFiles::First => vec![image::page_file(windows, 0)],
     };
-    let mut options = Win32Options::default();
-    (options.known, options.page_files) = (&known, &files);
+    let mut options = options;
+    options.page_files = &files;
     let memory = image::memory(windows, &[], image::processors(windows));
-    let os = Win32Os::open(memory, &options).unwrap_or_else(|error| panic!("{}: {error}", offsets.version));
+    let os =
+        Win32Os::open(memory, &options).unwrap_or_else(|error| panic!("{}: {error}", windows.truth.kernel.version));
     compare(&os, windows, page_files);
 }
 
@@ -84,22 +85,32 @@ fn lists_of_each_family_of_builds_are_what_was_built() {
     for (seed, offsets) in (0..).zip(table.families()) {
         for architecture in [Architecture::X64, Architecture::X64Shadow] {
             let windows = full(seed, architecture, offsets.clone()).build().unwrap();
-            check(offsets, &windows, if seed.is_multiple_of(2) { PageFiles::First } else { PageFiles::None });
+            let page_files = if seed.is_multiple_of(2) { PageFiles::First } else { PageFiles::None };
+            check(&windows, page_files, Win32Options::default());
         }
     }
 }
 
-#[test]
-fn lists_of_32_bit_systems_are_what_was_built() {
-    let kinds = [
+/// The 32-bit systems there are; no table has them.
+fn narrow() -> [(Architecture, Offsets); 4] {
+    [
         (Architecture::X86, windows_7_x86()),
         (Architecture::Pae, windows_7_x86()),
         (Architecture::Pae, windows_10_18362_x86()),
         (Architecture::Pae, windows_10_19041_x86()),
-    ];
-    for (seed, (architecture, offsets)) in (20..).zip(kinds) {
+    ]
+}
+
+#[test]
+fn lists_of_32_bit_systems_are_what_was_built() {
+    for (seed, (architecture, offsets)) in (20..).zip(narrow()) {
         let windows = full(seed, architecture, offsets.clone()).build().unwrap();
-        check(&offsets, &windows, if seed.is_multiple_of(2) { PageFiles::First } else { PageFiles::None });
+        let page_files = if seed.is_multiple_of(2) { PageFiles::First } else { PageFiles::None };
+        check(&windows, page_files, Win32Options::default());
+        let known: Vec<(&str, u64)> = offsets.iter().collect();
+        let mut options = Win32Options::default();
+        options.known = &known;
+        check(&windows, page_files, options);
     }
 }
 
@@ -108,14 +119,49 @@ fn lists_of_random_machines_are_what_was_built() {
     for seed in 100..160 {
         let description = Description::randomised(seed).unwrap();
         let windows = description.build().unwrap();
-        check(&description.offsets, &windows, PageFiles::First);
+        // No table has the numbers of 32-bit builds, and not every machine tells all of them.
+        let known: Vec<(&str, u64)> =
+            if description.offsets.wide { Vec::new() } else { description.offsets.iter().collect() };
+        let mut options = Win32Options::default();
+        options.known = &known;
+        check(&windows, PageFiles::First, options);
     }
 }
 
 #[test]
 fn lists_of_a_kernel_without_exports_and_debugger_block_are_what_was_built() {
     let offsets = table().build("10.0.19041").unwrap().clone();
-    let mut description = full(9, Architecture::X64, offsets.clone());
+    let mut description = full(9, Architecture::X64, offsets);
     (description.exports, description.kdbg) = (Exports::Missing, KdbgForm::Absent);
-    check(&offsets, &description.build().unwrap(), PageFiles::None);
+    check(&description.build().unwrap(), PageFiles::None, Win32Options::default());
+}
+
+/// Nothing of the table is used, as if the build were in none.
+fn derived() -> Win32Options<'static> {
+    let mut options = Win32Options::default();
+    options.offsets = OffsetSources::Derived;
+    options
+}
+
+#[test]
+fn lists_with_offsets_from_memory_are_what_was_built() {
+    let table = table();
+    for (seed, offsets) in (200..).zip(table.families()) {
+        for (number, architecture) in [Architecture::X64, Architecture::X64Shadow].into_iter().enumerate() {
+            let windows = full(seed + number as u64, architecture, offsets.clone()).build().unwrap();
+            check(&windows, PageFiles::First, derived());
+        }
+    }
+}
+
+#[test]
+fn lists_of_a_build_that_no_table_has_are_what_was_built() {
+    let table = table();
+    for (seed, offsets) in (220..).zip(table.families()) {
+        let mut description = full(seed, Architecture::X64, offsets.clone());
+        description.guid = Some("0123456789abcdef0123456789abcdef".to_owned());
+        description.kdbg = KdbgForm::Absent;
+        description.low_stub = seed.is_multiple_of(2);
+        check(&description.build().unwrap(), PageFiles::None, Win32Options::default());
+    }
 }

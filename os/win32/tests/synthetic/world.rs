@@ -8,8 +8,7 @@ use std::{
 };
 
 use memflow_core::{
-    PageSize, PhysAddr, PhysRange, PhysicalMemory, VirtAddr,
-    memory::{BufferMemory, PhysicalMemoryExt, Run, RunMap, SourceConfig, TargetFacts},
+    PageSize, PhysAddr, PhysicalMemory, VirtAddr,
     testkit::{
         MachineBuilder, PagingMode,
         entry_bits::{PRESENT, USER, WRITABLE},
@@ -31,7 +30,6 @@ pub(crate) struct World {
     pub(crate) base: u64,
     pages: HashMap<u64, PhysAddr>,
     exports: BTreeMap<String, u64>,
-    code_end: u64,
     data_end: u64,
 }
 
@@ -39,9 +37,8 @@ impl World {
     /// A kernel at `base`, with headers and a CodeView record, and nothing else.
     pub(crate) fn new(mode: PagingMode, base: u64) -> Self {
         let builder = MachineBuilder::new(mode, 8 << 20).unwrap();
-        let (code_end, data_end) = (base + CODE, base + DATA);
         let mut world =
-            Self { builder, mode, base, pages: HashMap::new(), exports: BTreeMap::new(), code_end, data_end };
+            Self { builder, mode, base, pages: HashMap::new(), exports: BTreeMap::new(), data_end: base + DATA };
         world.headers();
         world
     }
@@ -104,15 +101,6 @@ impl World {
             self.word(*node, next);
             self.word(next + width, *node);
         }
-        self
-    }
-
-    /// Exports a function of this code.
-    pub(crate) fn function(&mut self, name: &str, code: &[u8]) -> &mut Self {
-        let at = self.code_end;
-        self.put(at, code);
-        self.code_end += 0x20;
-        self.exports.insert(name.to_owned(), at - self.base);
         self
     }
 
@@ -225,24 +213,4 @@ impl World {
         self.write_exports();
         self.builder.build().unwrap().memory
     }
-}
-
-/// The same memory without one page.
-pub(crate) fn without_page(memory: &dyn PhysicalMemory, page: u64) -> Arc<dyn PhysicalMemory> {
-    let total = memory.metadata().runs.total_bytes();
-    let mut bytes = vec![0; total as usize];
-    memory.read_into(PhysAddr::new(0), &mut bytes).unwrap();
-    let run = |start: u64, end: u64| {
-        PhysRange::new(PhysAddr::new(start), end - start).map(|range| Run { range, offset: start })
-    };
-    let runs = RunMap::new([run(0, page), run(page + PAGE, total)].into_iter().flatten()).unwrap();
-    let config = SourceConfig { name: "with a hole".into(), runs, facts: TargetFacts::default() };
-    Arc::new(BufferMemory::new(config, bytes).unwrap())
-}
-
-/// Whether a page holds nothing.
-pub(crate) fn is_zero(memory: &dyn PhysicalMemory, page: u64) -> bool {
-    let mut bytes = [0; PAGE as usize];
-    memory.read_into(PhysAddr::new(page), &mut bytes).unwrap();
-    bytes.iter().all(|byte| *byte == 0)
 }
