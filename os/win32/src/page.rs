@@ -15,6 +15,7 @@
 
 use std::{
     borrow::Cow,
+    cell::LazyCell,
     fmt,
     sync::{Arc, OnceLock},
 };
@@ -142,8 +143,8 @@ impl ProcessPages {
     }
 
     /// The prototype of the page of an address, by its region.
-    fn prototype(&self, at: VirtAddr) -> InRegion {
-        let Regions { shared, complete } = &*self.regions();
+    fn prototype(&self, regions: &Regions, at: VirtAddr) -> InRegion {
+        let Regions { shared, complete } = regions;
         let next = shared.partition_point(|region| region.first <= at.as_u64());
         let region = next.checked_sub(1).and_then(|index| shared.get(index));
         let Some(region) = region.filter(|region| at.as_u64() <= region.last) else {
@@ -158,10 +159,10 @@ impl ProcessPages {
     }
 
     /// What is at an address, by its entry if there is one.
-    fn behind(&self, stop: &Stop, at: VirtAddr) -> Behind {
+    fn behind(&self, regions: &Regions, stop: &Stop, at: VirtAddr) -> Behind {
         let faults = self.system.kernel.soft_faults();
         let memory = &*self.system.kernel.memory;
-        let region = || self.prototype(at);
+        let region = || self.prototype(regions, at);
         match (stop.level, stop.entry) {
             (1, entry) => faults.behind(memory, entry, Some(stop.table), &region),
             // There is no table of entries.
@@ -187,7 +188,7 @@ impl ProcessPages {
         let Some(stop) = not_present(reason) else {
             return Err(Error::Access { kind: AccessKind::Read, address: at.into(), len: 1, reason });
         };
-        small(match self.behind(&stop, at) {
+        small(match self.behind(&self.regions(), &stop, at) {
             Behind::Page { base, state: InMemory::Valid | InMemory::Transition, .. } => PageState::Transition { base },
             Behind::Page { state: InMemory::PageFile { file, page }, .. } => {
                 PageState::PageFile { file, page: Some(page), at_hand: true }
@@ -204,23 +205,23 @@ impl ProcessPages {
 
     /// Reads again what a read through the tables left out: pages without an entry whose region knows them.
     pub(crate) fn complete(&self, view: &SpaceView, ops: &mut [ViewRead<'_>]) {
+        let mut regions = None;
         for op in ops {
             let Outcome::Failed { offset, reason: Reason::NotMapped(stop) } = op.outcome else { continue };
-            if stop.cause == StopCause::NotPresent && stop.entry == 0 && self.knows(op, offset) {
-                self.complete_one(view, op, offset);
+            if stop.cause != StopCause::NotPresent || stop.entry != 0 {
+                continue;
+            }
+            // One look serves the whole batch.
+            let regions = regions.get_or_insert_with(|| self.regions());
+            let start = op.addr.as_u64().saturating_add(offset);
+            let end = op.addr.as_u64().saturating_add(crate::bytes::number(op.buf.len()));
+            if regions.shared.iter().any(|region| region.first < end && start <= region.last) {
+                self.complete_one(regions, view, op, offset);
             }
         }
     }
 
-    /// Whether a region with prototypes has any of the bytes from `offset` on.
-    fn knows(&self, op: &ViewRead<'_>, offset: u64) -> bool {
-        let shared = &self.regions().shared;
-        let start = op.addr.as_u64().saturating_add(offset);
-        let end = op.addr.as_u64().saturating_add(crate::bytes::number(op.buf.len()));
-        shared.iter().any(|region| region.first < end && start <= region.last)
-    }
-
-    fn complete_one(&self, view: &SpaceView, op: &mut ViewRead<'_>, from: u64) {
+    fn complete_one(&self, regions: &Regions, view: &SpaceView, op: &mut ViewRead<'_>, from: u64) {
         let len = crate::bytes::number(op.buf.len());
         let page = PageSize::KIB_4.bytes();
         op.outcome = Outcome::Done;
@@ -230,13 +231,13 @@ impl ProcessPages {
             let here = page.saturating_sub(at.page_offset(PageSize::KIB_4)).min(len.saturating_sub(offset));
             let range = index(offset)..index(offset.saturating_add(here));
             let Some(buf) = op.buf.get_mut(range) else { break };
-            let outcome = self.read_in_page(view, at, buf);
+            let outcome = self.read_in_page(regions, view, at, buf);
             op.outcome.add_part(offset, outcome);
             offset = offset.saturating_add(here);
         }
     }
 
-    fn read_in_page(&self, view: &SpaceView, at: VirtAddr, buf: &mut [u8]) -> Outcome {
+    fn read_in_page(&self, regions: &Regions, view: &SpaceView, at: VirtAddr, buf: &mut [u8]) -> Outcome {
         let mut reads = [ViewRead::new(at, &mut *buf)];
         // Its outcome says the same.
         let _ = view.read_batch(&mut reads);
@@ -245,7 +246,7 @@ impl ProcessPages {
         if stop.cause != StopCause::NotPresent || stop.entry != 0 {
             return outcome;
         }
-        match self.behind(&stop, at) {
+        match self.behind(regions, &stop, at) {
             Behind::Page { base, .. } => {
                 let phys = base.page_base(PageSize::KIB_4).wrapping_add(at.page_offset(PageSize::KIB_4));
                 let mut reads = [PhysRead::new(phys, buf)];
@@ -262,9 +263,12 @@ impl ProcessPages {
 
 impl SoftFaults for ProcessPages {
     fn resolve(&self, memory: &dyn PhysicalMemory, faults: &mut [SoftFault]) {
+        // One look serves the whole batch, and most batches need none.
+        let regions = LazyCell::new(|| self.regions());
         for fault in faults {
             let at = fault.addr;
-            fault.answer = self.system.kernel.soft_faults().answer(memory, fault, &|| self.prototype(at));
+            let region = || self.prototype(&regions, at);
+            fault.answer = self.system.kernel.soft_faults().answer(memory, fault, &region);
         }
     }
 }

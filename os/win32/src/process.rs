@@ -1,7 +1,8 @@
 //! An opened process of Windows: its memory as a view, and what the kernel and the process itself know of it.
 //!
 //! Owns: [`Win32Process`]. Must not know: how lists and trees are walked.
-//! Keeps: the record is as of the opening; every other question looks again, and a process that is gone is told.
+//! Keeps: the record is as of the opening; every other question looks again, and a process that is gone is told. Reads find pages of
+//! which only the process' regions know, so they are more than a walk of its tables, which others could do by themselves.
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 //! Owns: what "equal" means for each list. Must not know: how a machine is opened, which one it is.
 //! Keeps: every field is compared, and nothing may be listed that was not built.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use memflow_core::{
     MemoryViewExt, PhysAddr, VirtAddr,
@@ -33,8 +33,9 @@ fn some(address: u64) -> Option<VirtAddr> {
     Some(VirtAddr::new(address)).filter(|address| !address.is_null())
 }
 
-/// Compares all lists.
-pub(crate) fn compare(os: &Win32Os, windows: &Windows, page_files: PageFiles) {
+/// Compares all lists. Tells which kinds of pages there were.
+pub(crate) fn compare(os: &Win32Os, windows: &Windows, page_files: PageFiles) -> BTreeSet<&'static str> {
+    let mut kinds = BTreeSet::new();
     let truth = &windows.truth;
     assert_eq!(os.kernel().base.as_u64(), truth.kernel.base);
     let found = complete("processes", os.process_details());
@@ -57,7 +58,7 @@ pub(crate) fn compare(os: &Win32Os, windows: &Windows, page_files: PageFiles) {
         regions_are_right(&opened, process);
         modules_are_right(&opened, process);
         for page in &process.pages {
-            page_is_right(&opened, windows, page, page_files);
+            kinds.insert(page_is_right(&opened, windows, page, page_files));
         }
     }
     kernel_modules_are_right(os, windows);
@@ -67,6 +68,7 @@ pub(crate) fn compare(os: &Win32Os, windows: &Windows, page_files: PageFiles) {
     let known = truth.processors.iter().filter(|_| windows.truth.paging == Paging::Four);
     let expected = known.map(|processor| (processor.thread, processor.process));
     assert_eq!(running, expected.collect());
+    kinds
 }
 
 fn process_is_right(os: &Win32Os, windows: &Windows, details: &ProcessDetails, process: &Process) {
@@ -286,7 +288,7 @@ fn kernel_modules_are_right(os: &Win32Os, windows: &Windows) {
     assert_eq!(symbols, expected);
 }
 
-fn page_is_right(opened: &Win32Process, windows: &Windows, page: &UserPage, page_files: PageFiles) {
+fn page_is_right(opened: &Win32Process, windows: &Windows, page: &UserPage, page_files: PageFiles) -> &'static str {
     let at = VirtAddr::new(page.address);
     let found = opened.page(at).unwrap();
     let what = format!("{page:x?}, found {found:x?}");
@@ -338,5 +340,15 @@ fn page_is_right(opened: &Win32Process, windows: &Windows, page: &UserPage, page
             let said = if state == PageState::DemandZero { "not present" } else { "paged out" };
             assert!(error.contains(said), "{what}: {error}");
         }
+    }
+    match found.state {
+        PageState::Valid { .. } => "valid",
+        PageState::Transition { .. } => "in transition",
+        PageState::DemandZero => "zeros",
+        PageState::PageFile { at_hand: true, .. } => "in a page file at hand",
+        PageState::PageFile { .. } => "in a page file",
+        PageState::CompressedStore { .. } => "compressed",
+        PageState::File => "in a file",
+        other => panic!("{what}: {other:?}"),
     }
 }

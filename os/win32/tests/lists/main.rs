@@ -6,6 +6,8 @@ mod hostile;
 mod image;
 mod within;
 
+use std::collections::BTreeSet;
+
 use memflow_win32::{OffsetSources, Win32Options, Win32Os};
 use memflow_windows_images::{
     Account, Architecture, Description, Exports, KdbgForm, MappedFile, OffsetTable, Offsets, PrivatePage,
@@ -66,7 +68,7 @@ fn full(seed: u64, architecture: Architecture, offsets: Offsets) -> Description 
 }
 
 /// Opens a machine and compares.
-fn check(windows: &Windows, page_files: PageFiles, options: Win32Options<'_>) {
+fn check(windows: &Windows, page_files: PageFiles, options: Win32Options<'_>) -> BTreeSet<&'static str> {
     let files = match page_files {
         PageFiles::None => Vec::new(),
         PageFiles::First => vec![image::page_file(windows, 0)],
@@ -76,7 +78,7 @@ fn check(windows: &Windows, page_files: PageFiles, options: Win32Options<'_>) {
     let memory = image::memory(windows, &[], image::processors(windows));
     let os =
         Win32Os::open(memory, &options).unwrap_or_else(|error| panic!("{}: {error}", windows.truth.kernel.version));
-    compare(&os, windows, page_files);
+    compare(&os, windows, page_files)
 }
 
 #[test]
@@ -86,7 +88,12 @@ fn lists_of_each_family_of_builds_are_what_was_built() {
         for architecture in [Architecture::X64, Architecture::X64Shadow] {
             let windows = full(seed, architecture, offsets.clone()).build().unwrap();
             let page_files = if seed.is_multiple_of(2) { PageFiles::First } else { PageFiles::None };
-            check(&windows, page_files, Win32Options::default());
+            let kinds = check(&windows, page_files, Win32Options::default());
+            for kind in ["valid", "in transition", "zeros", "in a file"] {
+                assert!(kinds.contains(kind), "{kind}: {kinds:?}");
+            }
+            assert_eq!(kinds.contains("compressed"), offsets.version.major == 10, "{kinds:?}");
+            assert_eq!(kinds.contains("in a page file at hand"), page_files == PageFiles::First, "{kinds:?}");
         }
     }
 }
