@@ -1,5 +1,5 @@
 //! A connector of one's own: memory that keeps equal pages once, and a kernel that is found in it.
-//! `cargo run -p memflow-examples --bin own_connector -- memflow-cli/demo/demo.elf.zst`
+//! `cargo run -p memflow-examples --bin own_connector -- demo`
 #![expect(clippy::print_stdout, reason = "a program for a terminal")]
 
 use std::{
@@ -17,7 +17,6 @@ use memflow_core::{
     os::Os,
 };
 use memflow_linux::{LinuxOptions, LinuxOs};
-use memflow_snapshot::OpenOptions;
 
 const PAGE: PageSize = PageSize::KIB_4;
 
@@ -100,9 +99,7 @@ impl PhysicalMemory for SharedPages {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let image = std::env::args_os().nth(1).ok_or("usage: own_connector IMAGE")?;
-    let snapshot = memflow_snapshot::open(image.as_ref(), &OpenOptions::default())?;
-    let memory = Arc::new(SharedPages::copy_of(&*snapshot.memory)?);
+    let memory = Arc::new(SharedPages::copy_of(&*memflow_examples::memory()?)?);
 
     // Everything works on it as on any other memory.
     let os = LinuxOs::open(memory.clone(), &LinuxOptions::default())?;

@@ -1,17 +1,14 @@
 //! Reads variables of a kernel by their symbols, alone and in a batch:
-//! `cargo run -p memflow-examples --bin read_kernel_symbol -- memflow-cli/demo/demo.elf.zst`
+//! `cargo run -p memflow-examples --bin read_kernel_symbol -- demo`
 #![expect(clippy::print_stdout, reason = "a program for a terminal")]
 
 use std::error::Error;
 
 use memflow_core::{MemoryView, MemoryViewExt, memory::ViewRead};
 use memflow_linux::{Kernel, LinuxOptions};
-use memflow_snapshot::OpenOptions;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let image = std::env::args_os().nth(1).ok_or("usage: read_kernel_symbol IMAGE")?;
-    let snapshot = memflow_snapshot::open(image.as_ref(), &OpenOptions::default())?;
-    let kernel = Kernel::open(snapshot.memory, &LinuxOptions::default())?;
+    let kernel = Kernel::open(memflow_examples::memory()?, &LinuxOptions::default())?;
 
     // A symbol gives the address, the kernel's own type information the offset in it.
     let names = kernel.symbols.require("init_uts_ns")?;

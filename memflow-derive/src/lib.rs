@@ -1,6 +1,6 @@
-//! Attributes that make a memflow plugin of one function.
+//! Attributes that make a memflow plugin of one function, and read a structure of which only some members are wanted.
 //!
-//! Owns: [`macro@connector`] and [`macro@os_layer`]: their syntax, and errors that stand where the mistake is.
+//! Owns: [`macro@connector`], [`macro@os_layer`] and [`macro@Batcher`]: their syntax, and errors that stand where the mistake is.
 //! Must not know: what a plugin does.
 //! Keeps: what is accepted here is a descriptor that memflow accepts; a mistake is an error of the compiler, never a panic.
 //!
@@ -37,6 +37,7 @@
 //! default is a text in quotes, a number, `true` or `false`, and must be of the kind. What follows `=>` is shown as the argument's help.
 
 mod argument;
+mod batcher;
 mod expand;
 mod function;
 mod options;
@@ -78,4 +79,41 @@ pub fn connector(options: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn os_layer(options: TokenStream, item: TokenStream) -> TokenStream {
     expand(PluginKind::Os, options.into(), item.into()).into()
+}
+
+/// Makes a structure one whose members are read, or written, in one batch.
+///
+/// For structures of which few members are wanted, at places that the compiler need not know: each member that has `#[batch(offset = …)]`
+/// lies so many bytes from the structure's start. The offset is any `u64` expression. Members without the attribute are left as they are.
+///
+/// | member | |
+/// |---|---|
+/// | `#[batch(offset = 0x10)] pid: u32` | a value, or an array of values: any `Pod` |
+/// | `#[batch(offset = 0x20, nested)] inner: Inner` | a structure that is a `Batcher` itself |
+/// | `#[batch(offset = 0x40, nested, stride = 0x18)] all: [Inner; 4]` | several of them, so many bytes from each other; also a `Vec` of the wanted length |
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use memflow_core::{memory::*, view::{Batcher as _, PhysicalView}, *};
+/// # let config = SourceConfig { name: "example".into(), runs: RunMap::flat(0x2000), facts: TargetFacts::default() };
+/// # let mut bytes = vec![0; 0x2000];
+/// # (bytes[0x108], bytes[0x1120]) = (7, 9);
+/// # let view = PhysicalView::new(Arc::new(BufferMemory::new(config, bytes)?));
+/// #[derive(Default, memflow_derive::Batcher)]
+/// struct Task {
+///     #[batch(offset = 0x8)]
+///     pid: u32,
+///     #[batch(offset = 0x1020)]
+///     name: [u8; 16],
+///     seen: bool,
+/// }
+///
+/// let mut task = Task { seen: true, ..Task::default() };
+/// task.read_members(&view, VirtAddr::new(0x100))?;
+/// assert_eq!((task.pid, task.name[0], task.seen), (7, 9, true));
+/// # Ok::<(), Error>(())
+/// ```
+#[proc_macro_derive(Batcher, attributes(batch))]
+pub fn batcher(item: TokenStream) -> TokenStream {
+    batcher::expand(item.into()).into()
 }

@@ -5,7 +5,7 @@
 
 use dataview::Pod;
 
-use super::{MemoryView, MissingValue};
+use super::{CountSize, MemoryView, MissingValue, pointer, text};
 use crate::{
     address::{PageSize, VirtAddr, VirtRange},
     error::{Error, Reason, Result},
@@ -58,6 +58,32 @@ impl ValuesRead {
         self.missing.is_empty()
     }
 }
+
+/// A whole number that lies in memory in one order of bytes or the other.
+pub trait Integer: Pod + Copy {
+    /// The number, when this one was read from bytes in little-endian order.
+    #[must_use]
+    fn of_le(self) -> Self;
+    /// The number, when this one was read from bytes in big-endian order.
+    #[must_use]
+    fn of_be(self) -> Self;
+}
+
+macro_rules! integer {
+    ($($type:ty),*) => {$(
+        impl Integer for $type {
+            fn of_le(self) -> Self {
+                <$type>::from_le(self)
+            }
+
+            fn of_be(self) -> Self {
+                <$type>::from_be(self)
+            }
+        }
+    )*};
+}
+
+integer!(u8, u16, u32, u64, u128, i8, i16, i32, i64, i128);
 
 /// Conveniences over [`MemoryView`].
 pub trait MemoryViewExt: MemoryView {
@@ -187,6 +213,45 @@ pub trait MemoryViewExt: MemoryView {
         }
     }
 
+    /// Reads an integer in little-endian order, whatever the order of this machine.
+    ///
+    /// # Errors
+    /// [`Error::Access`] unless every byte arrived.
+    fn read_le<T: Integer>(&self, addr: VirtAddr) -> Result<T> {
+        self.read::<T>(addr).map(T::of_le)
+    }
+
+    /// Reads an integer in big-endian order: network packets, file formats, device trees.
+    ///
+    /// # Errors
+    /// [`Error::Access`] unless every byte arrived.
+    fn read_be<T: Integer>(&self, addr: VirtAddr) -> Result<T> {
+        self.read::<T>(addr).map(T::of_be)
+    }
+
+    /// Follows a chain of pointers of the view's size: a pointer is read at `base` plus the first offset, the next at that pointer plus
+    /// the second, and so on. The last offset is only added: the address that the chain leads to. Without offsets it is `base`.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use memflow_core::{memory::*, view::PhysicalView, *};
+    /// # let config = SourceConfig { name: "example".into(), runs: RunMap::flat(0x1000), facts: TargetFacts::default() };
+    /// # let mut bytes = vec![0; 0x1000];
+    /// # (bytes[0x19], bytes[0x121]) = (1, 2);
+    /// # let view = PhysicalView::new(Arc::new(BufferMemory::new(config, bytes)?));
+    /// // *(*(0x10 + 0x8) + 0x20) + 0x4
+    /// assert_eq!(view.follow(VirtAddr::new(0x10), &[0x8, 0x20, 0x4])?, VirtAddr::new(0x204));
+    /// let error = view.follow(VirtAddr::new(0x10), &[0x8, 0x30, 0]).unwrap_err();
+    /// assert!(error.to_string().starts_with("pointer 2 of 2, at 0x130: "));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Names the pointer that cannot be read ([`Error::Access`]) or is null ([`Error::Corrupt`]).
+    fn follow(&self, base: VirtAddr, offsets: &[u64]) -> Result<VirtAddr> {
+        pointer::follow(self, base, offsets)
+    }
+
     /// Reads up to and without the first zero byte, at most `max` bytes; a string without terminator in `max` bytes is cut there.
     ///
     /// Pages past the terminator are not touched.
@@ -219,6 +284,49 @@ pub trait MemoryViewExt: MemoryView {
     /// As [`read_c_string`](Self::read_c_string).
     fn read_utf8_lossy(&self, addr: VirtAddr, max: usize) -> Result<String> {
         self.read_c_string(addr, max).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// As [`read_c_string`](Self::read_c_string), as text.
+    ///
+    /// # Errors
+    /// As [`read_c_string`](Self::read_c_string); [`Error::Corrupt`] for bytes that are not UTF-8.
+    fn read_utf8(&self, addr: VirtAddr, max: usize) -> Result<String> {
+        text::from_bytes(addr, self.read_c_string(addr, max)?)
+    }
+
+    /// Reads little-endian UTF-16 up to and without the first zero, at most `max` units of two bytes; a string without terminator in
+    /// `max` units is cut there. Pages past the terminator are not touched.
+    ///
+    /// # Errors
+    /// [`Error::Access`] when a page before the terminator cannot be read; [`Error::Corrupt`] for what is not UTF-16.
+    fn read_utf16(&self, addr: VirtAddr, max: usize) -> Result<String> {
+        text::from_units(addr, &text::utf16_units(self, addr, max)?)
+    }
+
+    /// As [`read_utf16`](Self::read_utf16); units that are not UTF-16 become replacement characters.
+    ///
+    /// # Errors
+    /// [`Error::Access`] when a page before the terminator cannot be read.
+    fn read_utf16_lossy(&self, addr: VirtAddr, max: usize) -> Result<String> {
+        text::utf16_units(self, addr, max).map(|units| String::from_utf16_lossy(&units))
+    }
+
+    /// Reads bytes whose number stands before them, at most `max`.
+    ///
+    /// # Errors
+    /// [`Error::Access`] unless every byte arrived; [`Error::Limit`] when there are more than `max`.
+    fn read_counted(&self, addr: VirtAddr, size: CountSize, max: u64) -> Result<Vec<u8>> {
+        text::counted(self, addr, size, max)
+    }
+
+    /// Reads the text of Windows' `UNICODE_STRING` at `addr`, at most `max` units of two bytes, by the view's size of pointers; units
+    /// that are not UTF-16 become replacement characters.
+    ///
+    /// # Errors
+    /// [`Error::Access`] unless every byte arrived; [`Error::Corrupt`] for a length that is odd or above the room; [`Error::Limit`]
+    /// for more than `max` units.
+    fn read_unicode_string(&self, addr: VirtAddr, max: usize) -> Result<String> {
+        text::unicode_string(self, addr, max).map(|units| String::from_utf16_lossy(&units))
     }
 
     /// Writes a value.
