@@ -34,13 +34,15 @@ fn finished(mut command: Command) -> Run {
 #[test]
 fn targets_of_all_connectors_are_listed() {
     let out = run(&["targets"]).complete();
-    let lines: Vec<&str> = out.lines().map(str::trim_end).collect();
+    // Guests that run on this machine meanwhile are listed as well, and widen the columns.
+    let lines = out.lines().filter(|line| !line.starts_with("qemu "));
+    let lines: Vec<String> = lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     let expected = [
-        "CONNECTOR  NAME       DESCRIPTION",
-        "faulty     any        all are the same",
-        "faulty     two words  \\u{1b}[31mwith a colour",
-        "twin       any        the twin",
-        "twin       sister     only here",
+        "CONNECTOR NAME DESCRIPTION",
+        "faulty any all are the same",
+        "faulty two words \\u{1b}[31mwith a colour",
+        "twin any the twin",
+        "twin sister only here",
     ];
     assert_eq!(lines, expected);
     let one = run(&["targets", "--connector", "twin"]).complete();
@@ -71,7 +73,9 @@ fn connector_that_fails_to_list_makes_the_answer_incomplete() {
         (1, "warning: the targets are incomplete: connector faulty: a is not supported: b\n")
     );
     let document: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(document["targets"].as_array().unwrap().len(), 2, "those of the others: {document}");
+    let targets = document["targets"].as_array().unwrap();
+    let others = targets.iter().filter(|target| target["connector"] != "qemu");
+    assert_eq!(others.count(), 2, "those of the others: {document}");
     assert_eq!(document["problems"][0], "connector faulty: a is not supported: b");
 }
 
